@@ -1,0 +1,48 @@
+# make train    set up .venv, then train LeNet on handwritten digits (CONFIG=... for another net)
+# make test     set up .venv, then every check: ruff, mypy, pytest
+PYTHON ?= python3
+CONFIG ?= configs/lenet_digits.yaml
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: train test lint torture gpu-test fmt clean
+
+train: .venv/.train
+	$(BIN)/cfgnet train $(CONFIG) $(ARGS)
+
+test: lint
+	$(BIN)/pytest -q -m "not gpu and not torture" $(ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+torture: .venv/.dev
+	$(BIN)/pytest -q -m torture $(ARGS)
+
+gpu-test: .venv/.dev
+	$(BIN)/pytest -q -m gpu $(ARGS)
+
+fmt: .venv/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "cfgnet needs Python: sudo apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "cfgnet needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V): make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "cfgnet needs the venv module: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.train: .venv/bin/python pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[ui,plot]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/.train
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

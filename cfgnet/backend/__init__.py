@@ -1,0 +1,65 @@
+"""Backends: an array module, the kernels over it, and the way between it and host memory."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cfgnet import rng
+from cfgnet.backend.kernels import Kernels
+from cfgnet.errors import BackendError
+
+NAMES = ("auto", "numpy", "cupy")
+"""What `backend:` may say."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where arrays live and what computes on them; layers see only `xp` and `k`."""
+
+    name: str
+    xp: Any
+    k: Kernels
+    to_host: Callable[[Any], Any]
+    """Copies an array into a fresh numpy array."""
+    sync: Callable[[], None]
+    """Waits until everything that was started is done."""
+    device: str
+    """What runs the kernels, for people: "AMD EPYC, OpenBLAS 0.3.31, 2 threads"."""
+
+
+class LayerRng:
+    """The random numbers of one layer: a function of (seed, layer, iteration, draw), the same on every backend."""
+
+    def __init__(self, k: Kernels, seed: int, layer: str):
+        self._k, self._seed, self._layer = k, seed, layer
+        self.iteration = 0
+
+    def uniform(self, y: Any) -> None:
+        """Fills y with numbers uniform in [0, 1); within one iteration always the same ones."""
+        self._k.uniform(rng.key(self._seed, "layer", self._layer, self.iteration), y)
+
+
+def get_backend(name: str = "auto") -> Backend:
+    """The backend called `name`; `auto` is cupy where a GPU answers and numpy otherwise. Raises BackendError."""
+    if name not in NAMES:
+        raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
+    if name == "auto":
+        reason = why_not("cupy")
+        name = "numpy" if reason else "cupy"
+    elif reason := why_not(name):
+        raise BackendError(f"backend {name!r} cannot be used: {reason}")
+    made: Backend = _module(name).make()
+    return made
+
+
+def why_not(name: str) -> str:
+    """Why the backend called `name` cannot be used here, with what to do about it; empty if it can."""
+    reason: str = _module(name).why_not()
+    return reason
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"cfgnet.backend.{name}")

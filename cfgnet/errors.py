@@ -1,0 +1,159 @@
+"""The exceptions of cfgnet, and what the shell returns for each.
+
+    CfgnetError                 2  what the user gave is wrong; never shown as a traceback
+    ├── SpecError               2  the configuration; `.problems` lists every place, not only the first
+    ├── DataError               2  a data file is missing, damaged, or does not fit the net
+    ├── BackendError            2  the wanted device or library is not there
+    ├── SnapshotError           2  a snapshot is damaged or belongs to another net
+    ├── CheckError              1  a check ran and found something wrong
+    ├── NotFiniteError          3  the loss became nan or infinite
+    ├── DiskError               4  the run directory cannot be written
+    ├── RunInUseError           5  another process holds the run directory
+    └── InterruptedRunError 128+n  signal n stopped the training; a snapshot was written
+
+    ContractError                  a layer class breaks the rules of `Layer`: a programmer's mistake, with a traceback
+    ShapeError                     raised by a layer's `shapes`; the plan turns it into a SpecError with the place
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+Path = tuple[str | int, ...]
+"""The way to a value in a configuration: ("layers", 3, "num_output")."""
+
+
+class Mark(NamedTuple):
+    """A place in a text; `line` and `column` count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a configuration, and what to do about it."""
+
+    message: str
+    hint: str = ""
+    path: Path = ()
+    on_key: bool = False
+    """Whether the key at `path` is at fault, rather than its value."""
+    mark: Mark | None = None
+
+    @property
+    def where(self) -> str:
+        """The path as people write it: `layers[3].num_output`."""
+        text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path)
+        return text.removeprefix(".")
+
+    def __str__(self) -> str:
+        text = f"{self.mark}  {self.message}" if self.mark else f"{self.where or 'configuration'}: {self.message}"
+        return text + "".join(f"\n  {line}" for line in self.hint.splitlines())
+
+    def as_dict(self) -> dict[str, object]:
+        """The form of `cfgnet check --json`."""
+        file, line, column = self.mark or ("", 0, 0)
+        return {
+            "file": file,
+            "line": line,
+            "column": column,
+            "where": self.where,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+class CfgnetError(Exception):
+    """Something in what the user gave is wrong; the text says what, where, and what to do."""
+
+    exit_code = 2
+
+
+class SpecError(CfgnetError):
+    """A configuration is wrong; `problems` holds every place, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = sorted(dict.fromkeys(problems), key=lambda p: (p.mark is None, p.mark or ("", 0, 0)))
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def located(self, locate: Locate) -> SpecError:
+        """The same error with a mark on each problem that lacks one."""
+        return SpecError(p if p.mark else replace(p, mark=locate(p.path, p.on_key)) for p in self.problems)
+
+
+class DataError(CfgnetError):
+    """A data file is missing, damaged, or does not fit the net."""
+
+
+class BackendError(CfgnetError):
+    """The wanted device or library is not there."""
+
+
+class SnapshotError(CfgnetError):
+    """A snapshot is damaged or belongs to another net."""
+
+
+class CheckError(CfgnetError):
+    """A check ran and found something wrong."""
+
+    exit_code = 1
+
+
+class NotFiniteError(CfgnetError):
+    """The loss became nan or infinite; the text names the first layer where."""
+
+    exit_code = 3
+
+
+class DiskError(CfgnetError):
+    """The run directory cannot be written."""
+
+    exit_code = 4
+
+
+class RunInUseError(CfgnetError):
+    """Another process holds the run directory."""
+
+    exit_code = 5
+
+
+class InterruptedRunError(CfgnetError):
+    """A signal stopped the training; the text says how to go on."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal
+
+
+class ContractError(TypeError):
+    """A layer class breaks the rules of `Layer`."""
+
+
+class ShapeError(ValueError):
+    """The shapes given to a layer do not fit it; `hint` may say what would."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.hint = hint
+
+
+class Locate:
+    """Finds the mark of a path: the value's, the key's, or that of the nearest parent that has one."""
+
+    def __init__(self, values: dict[Path, Mark] | None = None, keys: dict[Path, Mark] | None = None):
+        self.values, self.keys = values or {}, keys or {}
+
+    def __call__(self, path: Path, on_key: bool = False) -> Mark | None:
+        if on_key and path in self.keys:
+            return self.keys[path]
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.values:
+                return self.values[path[:end]]
+        return None

@@ -1,0 +1,131 @@
+"""Arithmetic in text, evaluated over Python's `ast` with a fixed list of operations; nothing is ever executed.
+
+Used for `${...}` in configurations, over numbers, and for the formulas of synthetic data, over arrays.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MAX_LENGTH = 1000
+MAX_BITS = 256
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "min": min,
+    "max": max,
+    "round": round,
+    "int": int,
+    "float": float,
+    "abs": abs,
+    "sqrt": math.sqrt,
+    "ceil": math.ceil,
+    "floor": math.floor,
+}
+"""What a `${...}` may call."""
+
+
+class FormulaError(ValueError):
+    """A formula cannot be read or evaluated; `column` counts from 1 in the formula's text."""
+
+    def __init__(self, message: str, column: int = 1, hint: str = ""):
+        super().__init__(message)
+        self.column, self.hint = column, hint
+
+
+def evaluate(text: str, names: Callable[[str], Any], functions: Mapping[str, Callable[..., Any]] = FUNCTIONS) -> Any:
+    """The value of an expression; `names` gives the value of a name or raises KeyError. Raises FormulaError.
+
+    The quotient of two whole numbers is whole where it is exact, so that `${channels / 2}` can count something.
+    """
+    if len(text) > MAX_LENGTH:
+        raise FormulaError(f"longer than {MAX_LENGTH} characters")
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise FormulaError("not an expression", getattr(error, "offset", None) or 1) from None
+    try:
+        return _Evaluator(names, functions).value(tree.body)
+    except RecursionError:
+        raise FormulaError("nested too deep") from None
+
+
+class _Evaluator:
+    def __init__(self, names: Callable[[str], Any], functions: Mapping[str, Callable[..., Any]]):
+        self.names, self.functions = names, functions
+
+    def value(self, node: ast.expr) -> Any:
+        try:
+            return self._value(node)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            if isinstance(error, FormulaError):
+                raise
+            raise FormulaError(str(error), node.col_offset + 1) from None
+
+    def _value(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str | bool):
+            return node.value
+        if isinstance(node, ast.Name):
+            return self.name(node)
+        if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+            return self.binary(node)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd | ast.Not):
+            value = self.value(node.operand)
+            return -value if isinstance(node.op, ast.USub) else +value if isinstance(node.op, ast.UAdd) else not value
+        if isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
+            values = [self.value(v) for v in (node.left, *node.comparators)]
+            pairs = zip(node.ops, values, values[1:], strict=False)
+            return all(_COMPARE[type(op)](a, b) for op, a, b in pairs)
+        if isinstance(node, ast.BoolOp):
+            results = (self.value(v) for v in node.values)
+            return all(results) if isinstance(node.op, ast.And) else any(results)
+        if isinstance(node, ast.IfExp):
+            return self.value(node.body if self.value(node.test) else node.orelse)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            return self.call(node, node.func.id)
+        raise FormulaError(f"{ast.unparse(node)!r} is not allowed here", node.col_offset + 1)
+
+    def name(self, node: ast.Name) -> Any:
+        try:
+            return self.names(node.id)
+        except KeyError as error:
+            hint = str(error.args[0]) if error.args else ""
+            raise FormulaError(f"unknown name {node.id!r}", node.col_offset + 1, hint) from None
+
+    def call(self, node: ast.Call, name: str) -> Any:
+        if name not in self.functions:
+            known = "known: " + ", ".join(self.functions)
+            raise FormulaError(f"unknown function {name!r}", node.col_offset + 1, known)
+        return self.functions[name](*map(self.value, node.args))
+
+    def binary(self, node: ast.BinOp) -> Any:
+        left, right = self.value(node.left), self.value(node.right)
+        texts = [isinstance(side, str) for side in (left, right)]
+        if any(texts) and not (all(texts) and isinstance(node.op, ast.Add)):
+            raise FormulaError("text can only be added to text", node.col_offset + 1)
+        whole = isinstance(left, int) and isinstance(right, int)
+        if whole and isinstance(node.op, ast.Pow) and left.bit_length() * abs(right) > MAX_BITS:
+            raise FormulaError(f"the power has more than {MAX_BITS} bits", node.col_offset + 1)
+        if whole and isinstance(node.op, ast.Div) and right and left % right == 0:
+            return left // right
+        return _BINARY[type(node.op)](left, right)

@@ -1,0 +1,273 @@
+"""Layer: what a layer type must say about itself. Everything else is derived from it.
+
+A layer is a frozen pydantic model: an instance *is* its validated configuration. Arrays belong to the Net. Two rules:
+
+1. *Ask by name.* Every method receives exactly the names in its signature. `shapes, params, scratch, flops` receive
+   shapes; `forward, backward` receive arrays. Names: the ports (`x`, `y`), parameters (`weight`), scratch (`work`),
+   their gradients (`dx`, `dy`, `dweight`), and `xp` (the array module), `k` (the kernels), `rng`, `train`. A default of
+   None means "can do without": an absent optional port, a gradient that nobody needs.
+2. *Write, don't return.* Outputs and input gradients are overwritten, parameter gradients are added to. Read
+   everything before you write over something it may share.
+
+The methods of a member:
+
+    shapes(x, ...) -> Shape, or {port: Shape} where there are several outputs; raises ShapeError
+    params(x, ...) -> iterable of Param                       (none if not defined)
+    scratch(k, x, ...) -> {name: Shape} of workspace, undefined at entry, shared with other layers
+    flops(x, y, ...) -> floating-point operations of forward, a multiply-add as 2   (size of the first output)
+    forward(xp, x, y, ...)
+    backward(xp, x, dy, dx=None, ...)                         (not differentiable if not defined)
+
+What backward asks for stays alive until then, and nothing else does. Asking for an optional output (`mask?`) saves it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat
+
+from cfgnet.errors import ContractError, ShapeError
+from cfgnet.init import Filler
+from cfgnet.part import Config, Names, Part
+
+Shape = tuple[int, ...]
+Kind = Literal["float", "int"]
+HELPERS = frozenset({"xp", "k", "rng", "train"})
+
+
+@dataclass(frozen=True)
+class Port:
+    """A place where a tensor goes in or comes out: `x`, `label:int`, `mask?` (optional), `*x` (one or more)."""
+
+    name: str
+    kind: Kind = "float"
+    optional: bool = False
+    many: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Port:
+        """Reads one port of a `ports` line, such as "label:int" or "*x"."""
+        name, _, kind = text.partition(":")
+        optional, many = name.endswith("?"), name.startswith("*")
+        if kind.endswith("?"):
+            kind, optional = kind[:-1], True
+        if kind not in ("", "int", "float"):
+            raise ContractError(f"port {text!r}: the kind is int or float")
+        return cls(name.strip("?*"), "int" if kind == "int" else "float", optional, many)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """All ports of a layer type, parsed from a line such as "x, label:int -> loss, prob?"."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Ports:
+        """Reads the whole `ports` line of a layer class."""
+        sides = text.split("->")
+        if len(sides) != 2:
+            raise ContractError(f"ports {text!r}: expected 'inputs -> outputs'")
+        left, right = (tuple(Port.parse(p.strip()) for p in side.split(",") if p.strip()) for side in sides)
+        return cls(left, right)
+
+    def bind(self, side: Literal["inputs", "outputs"], names: tuple[str, ...]) -> dict[str, str | tuple[str, ...]]:
+        """Which name goes to which port; a `*` port takes all that is left. Raises ShapeError on a wrong count."""
+        ports = getattr(self, side)
+        bound: dict[str, str | tuple[str, ...]] = {}
+        rest = names
+        for port in ports:
+            if port.many and rest:
+                bound[port.name], rest = rest, ()
+            elif rest:
+                bound[port.name], rest = rest[0], rest[1:]
+            elif not port.optional:
+                raise ShapeError(f"expected {self.arity(side)}, got {len(names)}")
+        if rest:
+            raise ShapeError(f"expected {self.arity(side)}, got {len(names)}")
+        return bound
+
+    def arity(self, side: Literal["inputs", "outputs"]) -> str:
+        """How many names a side takes, in words: `2 inputs (x, label)`, `1 or more inputs (x...)`."""
+        ports = getattr(self, side)
+        least, most = sum(not p.optional for p in ports), len(ports)
+        count = f"{least} or more" if any(p.many for p in ports) else str(least) if least == most else f"{least}-{most}"
+        names = ", ".join(p.name + ("..." if p.many else "?" if p.optional else "") for p in ports)
+        return f"{count} {side if count != '1' else side[:-1]}" + (f" ({names})" if names else "")
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter before it exists. One that is not `trainable` is a statistic that forward itself keeps."""
+
+    name: str
+    shape: Shape
+    filler: Filler
+    trainable: bool = True
+
+
+class Case:
+    """One configuration of a layer with inputs: a row of the tables of tests and of `cfgnet grad-check`.
+
+    Keywords are fields (`num_output=2`), input ports and parameters. A port or parameter is given as a tuple, its shape
+    (it is then filled with normal numbers), or as a list or number, its values. `expect` holds what outputs must be.
+    """
+
+    def __init__(
+        self,
+        *,
+        expect: Mapping[str, Any] | None = None,
+        avoid: float | None = None,
+        positive: bool = False,
+        train: bool = True,
+        **given: Any,
+    ):
+        self.expect = expect or {}
+        self.avoid = avoid
+        """A kink: random inputs keep 0.05 away from it."""
+        self.positive = positive
+        """Whether random inputs are positive."""
+        self.train = train
+        """The phase."""
+        self.given = given
+
+    def layer(self, cls: type[Layer]) -> Layer:
+        """The layer that this case configures."""
+        return cls.model_validate({k: v for k, v in self.given.items() if k in cls.model_fields})
+
+    def values(self, cls: type[Layer]) -> dict[str, Any]:
+        """What is given for ports and parameters."""
+        return {k: v for k, v in self.given.items() if k not in cls.model_fields}
+
+    def __str__(self) -> str:
+        items = {k: v for k, v in self.given.items() if not isinstance(v, list)} | ({} if self.train else {"test": 1})
+        return " ".join(f"{k}={text(v) if isinstance(v, tuple) else v}" for k, v in items.items()) or "values"
+
+
+class ParamSpec(Config):
+    """How the training treats one parameter of a layer."""
+
+    share: str | None = None
+    """Parameters with the same `share` name are one array; the first layer's filler starts it."""
+    lr_mult: NonNegativeFloat = 1.0
+    """Factor on the learning rate; 0 freezes the parameter, and its gradient is not computed."""
+    decay_mult: NonNegativeFloat = 1.0
+    """Factor on the weight decay."""
+
+
+class Layer(Part, family="layer type"):
+    """A layer; the fields are common to all types."""
+
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9_./-]*$")
+    """Name of the layer; by default the type in lower case with a number."""
+    inputs: Names | None = None
+    """Tensors that go in; by default the last output, and for a port such as `label` the data tensor of that name."""
+    outputs: Names | None = None
+    """Tensors that come out; by default the layer's name."""
+    phase: Literal["train", "test"] | None = None
+    """The phase in which the layer is there; by default both."""
+    loss_weight: float | None = None
+    """Weight of the first output in the objective; by default 1 for a loss and 0 for all others."""
+    param: dict[str, ParamSpec] = {}
+    """Settings by parameter name, such as {weight: {lr_mult: 2, share: w}}."""
+    frozen: bool = False
+    """Whether the layer's parameters stay as they are."""
+
+    ports: ClassVar[str] = "x -> y"
+    cases: ClassVar[list[Case]] = []
+    inplace: ClassVar[dict[str, str]] = {}
+    """Outputs that may share the memory of an input: {"y": "x"}."""
+    is_loss: ClassVar[bool] = False
+    """Whether the first output counts in the objective by default."""
+    better: ClassVar[Literal["higher", "lower"] | None] = None
+    """For a metric or loss, which way is better."""
+
+    wiring: ClassVar[Ports]
+
+    @classmethod
+    def spell(cls, class_name: str) -> str:
+        return class_name
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, family: str = "", abstract: bool = False, **kwargs: Any) -> None:
+        cls.wiring = Ports.parse(cls.ports)
+        if not family and not abstract:
+            if not callable(getattr(cls, "forward", None)) or not callable(getattr(cls, "shapes", None)):
+                raise ContractError(f"layer type {cls.__name__}: define shapes() and forward()")
+            for output, source in cls.inplace.items():
+                if source in asks(cls, "backward"):
+                    raise ContractError(
+                        f"layer type {cls.__name__}: {output!r} may overwrite {source!r}, but backward asks for it"
+                    )
+        super().__pydantic_init_subclass__(family=family, abstract=abstract, **kwargs)
+
+    @classmethod
+    def differentiable(cls) -> bool:
+        """Whether the type has a backward."""
+        return hasattr(cls, "backward")
+
+    @classmethod
+    def param_names(cls) -> tuple[str, ...]:
+        """The trainable parameters, in the order in which backward asks for their gradients."""
+        ports = {p.name for p in (*cls.wiring.inputs, *cls.wiring.outputs)}
+        return tuple(n[1:] for n in asks(cls, "backward") if n.startswith("d") and n[1:] not in ports and len(n) > 1)
+
+    def weight_in_objective(self) -> float:
+        """The weight of the first output in the objective."""
+        if self.loss_weight is None:
+            return 1.0 if self.is_loss else 0.0
+        return self.loss_weight
+
+
+@functools.cache
+def asks(cls: type[Layer], method: str) -> Mapping[str, bool]:
+    """The names in the signature of a method, and whether each is required; empty if the type has no such method."""
+    function = getattr(cls, method, None)
+    if function is None:
+        return {}
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return {p.name: p.default is p.empty for p in parameters}
+
+
+def answer(layer: Layer, method: str, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments for a method, by the names it asks for, out of those `offered`; ContractError if one is missing."""
+    wanted = asks(type(layer), method)
+    missing = [name for name, required in wanted.items() if required and offered.get(name) is None]
+    if missing:
+        raise ContractError(
+            f"{type(layer).__name__}.{method} asks for {', '.join(missing)}; there is only {', '.join(sorted(offered))}"
+        )
+    return {name: offered[name] for name in wanted if offered.get(name) is not None}
+
+
+def canonical_axis(axis: int, ndim: int, what: str = "axis") -> int:
+    """`axis` counted from the front; negative ones count from the end. Raises ShapeError outside [-ndim, ndim)."""
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"{what} {axis} is outside of the {ndim} axes of the input")
+    return axis % ndim
+
+
+def same(what: str, shapes: Iterable[Shape]) -> Shape:
+    """The one shape that all `shapes` are; ShapeError if they differ."""
+    first, *others = shapes
+    for other in others:
+        if other != first:
+            raise ShapeError(f"expected {what} of one shape, got {text(first)} and {text(other)}")
+    return first
+
+
+def text(shape: Shape) -> str:
+    """A shape as people write it: 64x3x32x32, or `scalar`."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def size(shape: Shape) -> int:
+    """The number of elements, as a Python int, so that it cannot overflow."""
+    return functools.reduce(operator.mul, shape, 1)

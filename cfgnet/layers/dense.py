@@ -1,0 +1,75 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+from pydantic import PositiveInt
+
+from cfgnet.init import Constant, Filler, Xavier
+from cfgnet.layer import Case, Layer, Param, canonical_axis, size
+
+
+class InnerProduct(Layer):
+    """Fully connected layer: y = x @ weight.T + bias, with the axes of x from `axis` on taken as one.
+
+    Unlike Caffe's, the weight starts as `xavier` rather than zero.
+    """
+
+    num_output: PositiveInt
+    """Number of outputs per sample."""
+    bias_term: bool = True
+    """Whether to add a bias."""
+    axis: int = 1
+    """First axis of x that is summed over; negative ones count from the end."""
+    transpose: bool = False
+    """Whether the weight is stored as (inputs, outputs) instead of (outputs, inputs)."""
+    weight_filler: Filler = Xavier()
+    """How the weight starts."""
+    bias_filler: Filler = Constant()
+    """How the bias starts."""
+
+    aliases = ("Dense", "Linear", "FullyConnected")
+    cases = [
+        Case(
+            num_output=2, x=[[1.0, 2.0]], weight=[[1.0, 0.5], [0.0, -1.0]], bias=[0.5, 0.0], expect={"y": [[2.5, -2.0]]}
+        ),
+        Case(num_output=2, x=(3, 4)),
+        Case(num_output=3, x=(2, 2, 3, 2)),
+        Case(num_output=3, x=(2, 2, 4), axis=2, bias_term=False),
+        Case(num_output=3, x=(2, 5), axis=-1, transpose=True),
+        Case(num_output=3, x=(2, 5), axis=0),
+    ]
+
+    def shapes(self, x):
+        return (*x[: canonical_axis(self.axis, len(x))], self.num_output)
+
+    def params(self, x):
+        inputs = size(x[canonical_axis(self.axis, len(x)) :])
+        shape = (inputs, self.num_output) if self.transpose else (self.num_output, inputs)
+        yield Param("weight", shape, self.weight_filler)
+        if self.bias_term:
+            yield Param("bias", (self.num_output,), self.bias_filler)
+
+    def flops(self, y, weight):
+        return 2 * size(y) * size(weight) // self.num_output
+
+    def _matrix(self, x, weight):
+        """x as rows of inputs, and the weight as (outputs, inputs)."""
+        rows = weight if not self.transpose else weight.T
+        return x.reshape(-1, rows.shape[1]), rows
+
+    def forward(self, xp, x, weight, y, bias=None):
+        rows, matrix = self._matrix(x, weight)
+        out = y.reshape(-1, self.num_output)
+        xp.matmul(rows, matrix.T, out=out)
+        if bias is not None:
+            out += bias
+
+    def backward(self, xp, x, weight, dy, dx=None, dweight=None, dbias=None):
+        rows, matrix = self._matrix(x, weight)
+        upper = dy.reshape(-1, self.num_output)
+        if dweight is not None:
+            dweight += rows.T @ upper if self.transpose else upper.T @ rows
+        if dbias is not None:
+            dbias += upper.sum(axis=0)
+        if dx is not None:
+            xp.matmul(upper, matrix, out=dx.reshape(rows.shape))

@@ -1,0 +1,252 @@
+"""Normalisation over the batch and over neighbouring channels, and the affine layer that goes with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from cfgnet.errors import ShapeError
+from cfgnet.init import Constant, Filler
+from cfgnet.layer import Case, Layer, Param, canonical_axis, size, text
+
+
+class BatchNorm(Layer):
+    """Batch normalisation without scale and shift: y = (x - mean) / sqrt(var + eps), per channel (axis 1).
+
+    Training takes mean and variance of the batch and keeps running sums of them; the test phase takes mean / factor
+    and variance / factor of those sums, as Caffe does. A Scale layer with bias_term behind it adds the affine part.
+    Ioffe and Szegedy 2015.
+    """
+
+    use_global_stats: bool | None = None
+    """Whether to take the running statistics; by default in the test phase only."""
+    moving_average_fraction: float = Field(default=0.999, ge=0, le=1)
+    """How much of the running sums is kept at each training iteration."""
+    eps: float = Field(default=1e-5, gt=0)
+    """Added to the variance."""
+
+    ports = "x -> y, std?"
+    inplace = {"y": "x"}
+    cases = [
+        Case(x=(4, 3, 2, 3)),
+        Case(x=(5, 4)),
+        Case(x=(3, 2, 2), eps=0.1),
+        Case(x=[[1.0], [3.0]], eps=1e-20, expect={"y": [[-1.0], [1.0]], "std": [1.0]}),
+        Case(
+            x=[[1.0], [3.0]],
+            mean=[2.0],
+            variance=[8.0],
+            factor=[2.0],
+            eps=1e-20,
+            train=False,
+            expect={"y": [[0.0], [1.0]]},
+        ),
+        Case(x=(4, 3, 2), mean=(3,), variance=[1.0, 2.0, 0.5], factor=[1.5], use_global_stats=True),
+    ]
+
+    def shapes(self, x):
+        if len(x) < 2:
+            raise ShapeError(f"expected samples x channels ..., got {len(x)} axes")
+        return {"y": x, "std": (x[1],)}
+
+    def params(self, x):
+        zero = Constant(value=0.0)
+        yield Param("mean", (x[1],), zero, trainable=False)
+        yield Param("variance", (x[1],), zero, trainable=False)
+        yield Param("factor", (1,), zero, trainable=False)
+
+    def flops(self, x):
+        return 7 * size(x)
+
+    def _global(self, train):
+        return not train if self.use_global_stats is None else self.use_global_stats
+
+    @staticmethod
+    def _spread(channel, x):
+        """A value per channel, shaped to meet x."""
+        return channel.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+    def forward(self, xp, x, y, mean, variance, factor, std, train):
+        axes = (0, *range(2, x.ndim))
+        if self._global(train):
+            scale = xp.where(factor == 0, 0, 1 / xp.where(factor == 0, 1, factor))
+            centre, spread = mean * scale, variance * scale
+            xp.subtract(x, self._spread(centre, x), out=y)
+        else:
+            centre = x.mean(axis=axes)
+            xp.subtract(x, self._spread(centre, x), out=y)
+            spread = (y * y).mean(axis=axes)
+            self._keep(centre, spread, x.size // x.shape[1], mean, variance, factor)
+        xp.sqrt(spread + self.eps, out=std)
+        y /= self._spread(std, x)
+
+    def _keep(self, centre, spread, count, mean, variance, factor):
+        """Adds the batch to the running sums; the variance is made unbiased with m / (m - 1)."""
+        for total, new in ((mean, centre), (variance, spread * (count / max(1, count - 1))), (factor, 1)):
+            total *= self.moving_average_fraction
+            total += new
+
+    def backward(self, xp, y, std, dy, dx, train):
+        spread = self._spread(std, y)
+        if self._global(train):
+            xp.divide(dy, spread, out=dx)
+            return
+        axes = (0, *range(2, y.ndim))
+        along = self._spread((dy * y).mean(axis=axes), y)
+        centre = self._spread(dy.mean(axis=axes), y)
+        xp.subtract(dy, centre + y * along, out=dx)
+        dx /= spread
+
+
+class Scale(Layer):
+    """Scale, and shift with bias_term: y = x * weight + bias, where weight spans the axes of x from `axis` on.
+
+    With a second input, that takes the place of the weight and is not learned.
+    """
+
+    axis: int = 1
+    """First axis of x that the weight spans."""
+    num_axes: int = Field(default=1, ge=-1)
+    """How many axes the weight spans; -1 to the end, 0 for a single number."""
+    bias_term: bool = False
+    """Whether to add a bias of the weight's shape."""
+    filler: Filler = Constant(value=1.0)
+    """How the weight starts."""
+    bias_filler: Filler = Constant()
+    """How the bias starts."""
+
+    ports = "x, scale? -> y"
+    cases = [
+        Case(x=[[1.0, 2.0]], weight=[3.0, -1.0], bias=[0.5, 0.0], bias_term=True, expect={"y": [[3.5, -2.0]]}),
+        Case(x=(2, 3, 4, 2), weight=(3,)),
+        Case(x=(2, 3, 4, 2), weight=(3,), bias=(3,), bias_term=True),
+        Case(x=(2, 3, 4), axis=0, num_axes=2, weight=(2, 3)),
+        Case(x=(2, 3, 4), axis=0, num_axes=-1, weight=(2, 3, 4), bias_term=True),
+        Case(x=(2, 3), num_axes=0, weight=()),
+        Case(x=(2, 3, 4), scale=(3, 4)),
+        Case(x=(2, 3, 4), scale=(2,), axis=0, bias_term=True),
+        Case(x=(2, 3), scale=(2, 3), axis=0),
+    ]
+
+    def _span(self, x, scale=None):
+        """The first axis of x that the weight spans, and the weight's shape."""
+        axis = canonical_axis(self.axis, len(x)) if self.num_axes or scale is not None else 0
+        stop = axis + len(scale) if scale is not None else len(x) if self.num_axes < 0 else axis + self.num_axes
+        if stop > len(x):
+            raise ShapeError(f"the scale spans axes {axis} to {stop - 1}, and x has only {len(x)}")
+        if scale is not None and x[axis:stop] != scale:
+            raise ShapeError(f"expected a scale of {text(x[axis:stop])}, got {text(scale)}")
+        return axis, x[axis:stop]
+
+    def shapes(self, x, scale=None):
+        self._span(x, scale)
+        return x
+
+    def params(self, x, scale=None):
+        _, shape = self._span(x, scale)
+        if scale is None:
+            yield Param("weight", shape, self.filler)
+        if self.bias_term:
+            yield Param("bias", shape, self.bias_filler)
+
+    def flops(self, x):
+        return (2 if self.bias_term else 1) * size(x)
+
+    def _view(self, x, small):
+        """`small`, shaped to meet x, and the axes of x that it does not span."""
+        axis, shape = self._span(x.shape, small.shape) if small.ndim else (0, ())
+        others = (*range(axis), *range(axis + len(shape), x.ndim))
+        return small.reshape(*(1,) * axis, *shape, *(1,) * (x.ndim - axis - len(shape))), others
+
+    def forward(self, xp, x, y, weight=None, scale=None, bias=None):
+        xp.multiply(x, self._view(x, weight if scale is None else scale)[0], out=y)
+        if bias is not None:
+            y += self._view(x, bias)[0]
+
+    def backward(self, xp, x, dy, dx=None, weight=None, scale=None, dweight=None, dscale=None, dbias=None):
+        factor = weight if scale is None else scale
+        view, others = self._view(x, factor)
+        if dbias is not None:
+            dbias += dy.sum(axis=others)
+        if dweight is not None:
+            dweight += (dy * x).sum(axis=others)
+        if dscale is not None:
+            dscale[...] = (dy * x).sum(axis=others)
+        if dx is not None:
+            xp.multiply(dy, view, out=dx)
+
+
+class LRN(Layer):
+    """Local response normalisation: y = x * s^-beta, with s a sum of squares over `local_size` neighbours.
+
+    ACROSS_CHANNELS: s = k + alpha / local_size * sum over channels. WITHIN_CHANNEL: s = 1 + alpha / local_size^2 * sum
+    over a square (k is not used, as in Caffe). Krizhevsky et al. 2012.
+    """
+
+    local_size: int = Field(default=5, ge=1)
+    """How many neighbours count; odd."""
+    alpha: float = 1.0
+    """Weight of the sum."""
+    beta: NonNegativeFloat = 0.75
+    """The exponent."""
+    k: float = 1.0
+    """What is added to the sum across channels."""
+    norm_region: Literal["ACROSS_CHANNELS", "WITHIN_CHANNEL"] = "ACROSS_CHANNELS"
+    """Which neighbours count."""
+
+    ports = "x -> y, s?"
+    cases = [
+        Case(
+            x=[[[[1.0]], [[2.0]], [[3.0]]]],
+            local_size=3,
+            alpha=3.0,
+            beta=1.0,
+            expect={"y": [[[[1 / 6]], [[2 / 15]], [[3 / 14]]]]},
+        ),
+        Case(x=(2, 7, 3, 2)),
+        Case(x=(2, 3, 2, 2), local_size=3, alpha=0.5, k=2.0, beta=0.5),
+        Case(x=(2, 2, 5, 6), local_size=3, norm_region="WITHIN_CHANNEL"),
+        Case(x=(1, 2, 3, 3), local_size=5, norm_region="WITHIN_CHANNEL", beta=0.5),
+    ]
+
+    @model_validator(mode="after")
+    def _odd(self):
+        if self.local_size % 2 == 0:
+            raise ValueError(f"local_size: expected an odd number, got {self.local_size}")
+        return self
+
+    def shapes(self, x):
+        if len(x) != 4:
+            raise ShapeError(f"expected 4 axes, got {len(x)}")
+        return {"y": x, "s": x}
+
+    def scratch(self, x):
+        return {"work": x}
+
+    def flops(self, x):
+        return (self.local_size + 4) * size(x)
+
+    def _region(self):
+        """The axes of the box, the factor on its sum, and the constant in s."""
+        if self.norm_region == "ACROSS_CHANNELS":
+            return (1,), self.alpha / self.local_size, self.k
+        return (2, 3), self.alpha / self.local_size**2, 1.0
+
+    def forward(self, xp, k, x, y, s, work):
+        axes, factor, base = self._region()
+        xp.multiply(x, x, out=work)
+        k.box_sum(work, s, self.local_size, axes)
+        s *= factor
+        s += base
+        xp.power(s, -self.beta, out=y)
+        y *= x
+
+    # dy_j / dx_i has a second term for every neighbour j of i: -2 factor beta x_i x_j s_j^(-beta - 1).
+    def backward(self, xp, k, x, s, dy, dx, work):
+        axes, factor, _ = self._region()
+        power = s**-self.beta
+        xp.multiply(dy, x * power / s, out=work)
+        k.box_sum(work, dx, self.local_size, axes)
+        dx *= -2 * factor * self.beta * x
+        dx += dy * power

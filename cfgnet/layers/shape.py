@@ -1,0 +1,193 @@
+"""Layers that cut, join and reinterpret tensors without changing a number."""
+
+from __future__ import annotations
+
+import itertools
+
+from pydantic import Field, model_validator
+
+from cfgnet.errors import ShapeError
+from cfgnet.layer import Case, Layer, canonical_axis, same, size, text
+from cfgnet.part import Ints
+
+
+class Flatten(Layer):
+    """Takes the axes from `axis` to `end_axis` as one."""
+
+    axis: int = 1
+    """First axis that is taken in."""
+    end_axis: int = -1
+    """Last axis that is taken in."""
+
+    inplace = {"y": "x"}
+    cases = [
+        Case(x=[[[1.0, 2.0], [3.0, 4.0]]], expect={"y": [[1.0, 2.0, 3.0, 4.0]]}),
+        Case(x=(2, 3, 2, 2)),
+        Case(x=(2, 3, 2, 2), axis=0, end_axis=-2),
+    ]
+
+    def shapes(self, x):
+        first, last = canonical_axis(self.axis, len(x)), canonical_axis(self.end_axis, len(x), "end_axis")
+        if last < first:
+            raise ShapeError(f"end_axis {self.end_axis} lies before axis {self.axis}")
+        return (*x[:first], size(x[first : last + 1]), *x[last + 1 :])
+
+    def flops(self):
+        return 0
+
+    def forward(self, x, y):
+        y[...] = x.reshape(y.shape)
+
+    def backward(self, dy, dx):
+        dx[...] = dy.reshape(dx.shape)
+
+
+class Reshape(Layer):
+    """Gives a tensor another shape with as many elements; the numbers stay in their row-major order.
+
+    In `shape`, 0 copies the axis of x at the same place and one -1 takes what is left. Only the `num_axes` axes from
+    `axis` on are replaced; a negative `axis` counts from one behind the last, so that -1 appends.
+    """
+
+    shape: Ints
+    """The new axes."""
+    axis: int = 0
+    """First axis that is replaced."""
+    num_axes: int = Field(default=-1, ge=-1)
+    """How many axes are replaced; -1 to the end."""
+
+    inplace = {"y": "x"}
+    cases = [
+        Case(x=[[1.0, 2.0, 3.0, 4.0]], shape=[0, 2, 2], expect={"y": [[[1.0, 2.0], [3.0, 4.0]]]}),
+        Case(x=(2, 3, 4), shape=[0, -1]),
+        Case(x=(2, 3, 4), shape=[2, 2], axis=2),
+        Case(x=(2, 3, 4), shape=[1], axis=1, num_axes=0),
+        Case(x=(2, 3), shape=[1, 1], axis=-1, num_axes=0),
+    ]
+
+    @model_validator(mode="after")
+    def _one_inferred(self):
+        if any(n < -1 for n in self.shape) or self.shape.count(-1) > 1:
+            raise ValueError("shape: expected numbers >= 0 and at most one -1")
+        return self
+
+    def shapes(self, x):
+        start = canonical_axis(self.axis, len(x) + 1)
+        stop = len(x) if self.num_axes < 0 else start + self.num_axes
+        if stop > len(x):
+            raise ShapeError(
+                f"axis {self.axis} with num_axes {self.num_axes} reaches beyond the {len(x)} axes of the input"
+            )
+        new = []
+        for place, n in enumerate(self.shape, start):
+            if n == 0 and place >= len(x):
+                raise ShapeError(f"the 0 at place {place - start} of shape copies axis {place}, and x has {len(x)}")
+            new.append(x[place] if n == 0 else n)
+        known = size(tuple(n for n in new if n >= 0))
+        room = size(x[start:stop])
+        if -1 in new:
+            if known == 0 or room % known:
+                raise ShapeError(f"{room} elements cannot be split into rows of {known}")
+            new[new.index(-1)] = room // known
+        elif known != room:
+            raise ShapeError(f"expected {known} elements for shape {text(tuple(new))}, got {room}")
+        return (*x[:start], *new, *x[stop:])
+
+    def flops(self):
+        return 0
+
+    def forward(self, x, y):
+        y[...] = x.reshape(y.shape)
+
+    def backward(self, dy, dx):
+        dx[...] = dy.reshape(dx.shape)
+
+
+class Concat(Layer):
+    """Joins tensors along `axis`; all other axes are equal."""
+
+    axis: int = 1
+    """The axis that grows."""
+
+    ports = "*x -> y"
+    cases = [
+        Case(x=[[[1.0], [2.0]], [[3.0], [4.0]]], expect={"y": [[1.0, 3.0], [2.0, 4.0]]}),
+        Case(x=((2, 3, 2), (2, 1, 2), (2, 2, 2))),
+        Case(x=((2, 3), (1, 3)), axis=0),
+        Case(x=((2, 3), (2, 3)), axis=-1),
+        Case(x=((2, 3),)),
+    ]
+
+    def shapes(self, x):
+        axis = canonical_axis(self.axis, len(x[0]))
+        for each in x:
+            if len(each) != len(x[0]):
+                raise ShapeError(f"expected inputs with as many axes, got {text(x[0])} and {text(each)}")
+        same(f"inputs, axis {axis} apart,", [(*each[:axis], *each[axis + 1 :]) for each in x])
+        return (*x[0][:axis], sum(each[axis] for each in x), *x[0][axis + 1 :])
+
+    def flops(self):
+        return 0
+
+    def forward(self, x, y):
+        for part, each in zip(_parts(y, self.axis, x), x, strict=True):
+            part[...] = each
+
+    def backward(self, x, dy, dx):
+        for part, target in zip(_parts(dy, self.axis, x), dx, strict=True):
+            if target is not None:
+                target[...] = part
+
+
+class Slice(Layer):
+    """Cuts a tensor along `axis` into several: at the `slice_point`s, or into equal parts, one per output."""
+
+    axis: int = 1
+    """The axis that is cut."""
+    slice_point: Ints = ()
+    """The index at which each output but the first starts; by default equal parts."""
+
+    ports = "x -> *y"
+    cases = [
+        Case(x=[[1.0, 2.0, 3.0]], slice_point=[1], outputs=["a", "b"], expect={"y": [[[1.0]], [[2.0, 3.0]]]}),
+        Case(x=(2, 6, 2), outputs=["a", "b", "c"]),
+        Case(x=(2, 5), slice_point=[1, 3], outputs=["a", "b", "c"], axis=-1),
+        Case(x=(3, 2), axis=0, outputs=["a", "b", "c"]),
+        Case(x=(3, 2), outputs=["a"]),
+    ]
+
+    def shapes(self, x):
+        axis = canonical_axis(self.axis, len(x))
+        bounds = [0, *self._points(x[axis]), x[axis]]
+        widths = [stop - start for start, stop in itertools.pairwise(bounds)]
+        if any(width < 1 for width in widths):
+            raise ShapeError(f"slice_point {list(self.slice_point)} must ascend between 0 and {x[axis]}, both excluded")
+        return {"y": [(*x[:axis], width, *x[axis + 1 :]) for width in widths]}
+
+    def _points(self, width):
+        if self.slice_point:
+            return self.slice_point
+        parts = len(self.outputs or (self.name,))
+        if width % parts:
+            raise ShapeError(f"{width} elements on axis {self.axis} cannot be cut into {parts} equal parts")
+        return range(width // parts, width, width // parts)
+
+    def flops(self):
+        return 0
+
+    def forward(self, x, y):
+        for part, target in zip(_parts(x, self.axis, y), y, strict=True):
+            target[...] = part
+
+    def backward(self, dy, dx):
+        for part, each in zip(_parts(dx, self.axis, dy), dy, strict=True):
+            part[...] = each
+
+
+def _parts(whole, axis, pieces):
+    """Views of `whole` along `axis`, as wide as each of `pieces`."""
+    before, at = (slice(None),) * (axis % whole.ndim), 0
+    for piece in pieces:
+        width = piece.shape[axis]
+        yield whole[(*before, slice(at, at + width))]
+        at += width

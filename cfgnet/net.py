@@ -1,0 +1,212 @@
+"""Net: runs a Plan on a Backend. It owns every array; a step is a list of calls that were bound once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from cfgnet.backend import Backend, LayerRng, get_backend
+from cfgnet.errors import DataError
+from cfgnet.layer import HELPERS, Layer, answer, size, text
+from cfgnet.params import Parameter, Parameters
+from cfgnet.plan import Backward, Flow, Plan, Shaped
+from cfgnet.prepare import prepare
+from cfgnet.spec import Phase, Spec
+
+Call = Callable[[], Any]
+INT = "int32"
+
+
+class Net:
+    """The arrays and the bound calls of one phase of a net.
+
+    `Net(spec, phase="train")` plans it first; `backend`, `dtype` and `seed` are the spec's by default. `params` of
+    another net share its parameters. `forward(data=..., label=...)` takes arrays in (N, C, H, W) and returns the
+    results by name; `backward()` computes the gradients.
+    """
+
+    def __init__(
+        self,
+        source: Spec | Plan,
+        backend: Backend | None = None,
+        *,
+        phase: Phase = "train",
+        dtype: str | None = None,
+        seed: int | None = None,
+        params: Parameters | None = None,
+    ):
+        spec = source if isinstance(source, Spec) else None
+        backend = backend or get_backend(spec.backend if spec else "numpy")
+        plan = source if isinstance(source, Plan) else prepare(source, backend, [phase]).plans[phase]
+        dtype = dtype or (spec.dtype if spec else "float32")
+        seed = seed if seed is not None else spec.seed if spec else 1
+        self.plan, self.backend, self.dtype, self.seed = plan, backend, dtype, seed
+        self.params = params if params is not None else Parameters(plan.slots.values(), backend, dtype, seed)
+        self.iteration = 0
+        self.tensors = {name: self._new(name) for name in plan.tensors}
+        self.gradients = {name: self._new(name) for name in plan.differentiated}
+        self._rngs: list[LayerRng] = []
+        self._added = self._flat(
+            max((size(plan.tensors[f.tensor].shape or ()) for f in self._added_flows()), default=0)
+        )
+        self._workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
+        offers = [self._offer(shaped) for shaped in plan.nodes]
+        self._forward = [
+            partial(shaped.node.layer.forward, **answer(shaped.node.layer, "forward", offer))  # type: ignore[attr-defined]
+            for shaped, offer in zip(plan.nodes, offers, strict=True)
+        ]
+        self._backward = [call for step in plan.backward for call in self._backward_calls(step, offers[step.node])]
+
+    # Arrays.
+
+    def _new(self, name: str) -> Any:
+        kind = self.plan.tensors[name]
+        return self.backend.xp.zeros(kind.shape, self.dtype if kind.kind == "float" else INT)
+
+    def _flat(self, elements: int) -> Any:
+        return self.backend.xp.empty(elements, self.dtype)
+
+    @staticmethod
+    def _scratch_size(shaped: Shaped) -> int:
+        return sum(map(size, shaped.scratch.values()))
+
+    def _added_flows(self) -> list[Flow]:
+        flows = (flow for step in self.plan.backward for flow in step.flows.values())
+        return [one for flow in flows for one in (flow if isinstance(flow, tuple) else (flow,)) if one and one.add]
+
+    # Binding: every name that a layer may ask for, and the calls that run it.
+
+    def _offer(self, shaped: Shaped) -> dict[str, Any]:
+        """Everything that the methods of one layer may ask for, except gradients of its inputs."""
+        node = shaped.node
+        generator = LayerRng(self.backend.k, self.seed, node.name)
+        self._rngs.append(generator)
+        offer: dict[str, Any] = {
+            "xp": self.backend.xp,
+            "k": self.backend.k,
+            "rng": generator,
+            "train": self.plan.graph.phase == "train",
+        }
+        assert offer.keys() == HELPERS
+        for port, value in {**node.inputs, **node.outputs, **shaped.saved}.items():
+            offer[port] = self._at(self.tensors, value)
+        for port, value in node.outputs.items():
+            if all(name in self.gradients for name in ((value,) if isinstance(value, str) else value)):
+                offer["d" + port] = self._at(self.gradients, value)
+        for name, key in shaped.params.items():
+            offer[name] = self.params[key].value
+        at = 0
+        for name, shape in shaped.scratch.items():
+            offer[name] = self._workspace[at : at + size(shape)].reshape(shape)
+            at += size(shape)
+        return offer
+
+    @staticmethod
+    def _at(arrays: Mapping[str, Any], value: str | tuple[str, ...]) -> Any:
+        return arrays[value] if isinstance(value, str) else [arrays[name] for name in value]
+
+    def _backward_calls(self, step: Backward, offer: dict[str, Any]) -> list[Call]:
+        shaped = self.plan.nodes[step.node]
+        offer, after = dict(offer), list[Call]()
+        for port, flow in step.flows.items():
+            if isinstance(flow, tuple):
+                made = [self._destination(one, after) for one in flow]
+                offer["d" + port] = made if any(one is not None for one in made) else None
+            else:
+                offer["d" + port] = self._destination(flow, after)
+        for name in step.params:
+            offer["d" + name] = self.params[shaped.params[name]].grad
+        layer: Layer = shaped.node.layer
+        return [partial(layer.backward, **answer(layer, "backward", offer)), *after]  # type: ignore[attr-defined]
+
+    def _destination(self, flow: Flow | None, after: list[Call]) -> Any:
+        """Where a layer writes the gradient of one input; a gradient that is added goes through a buffer of its own."""
+        if flow is None:
+            return None
+        total = self.gradients[flow.tensor]
+        if not flow.add:
+            return total
+        buffer = self._added[: total.size].reshape(total.shape)
+        if after:  # the same layer has a second input to add to: the shared buffer is taken
+            buffer = self.backend.xp.empty_like(total)
+        after.append(partial(self.backend.xp.add, total, buffer, out=total))
+        return buffer
+
+    # Running.
+
+    def feed(self, arrays: Mapping[str, Any]) -> None:
+        """Copies input arrays into the net; DataError if one is missing, unknown or of another shape."""
+        inputs = self.plan.graph.inputs
+        for name in arrays.keys() - inputs.keys():
+            raise DataError(f"the net has no input {name!r}; it has: {', '.join(inputs)}")
+        for name in inputs:
+            if name not in arrays:
+                raise DataError(f"the input {name!r} is missing")
+            target, given = self.tensors[name], arrays[name]
+            shape = getattr(given, "shape", None)
+            if shape is None:
+                given = self.backend.xp.asarray(given)
+                shape = given.shape
+            if shape != target.shape:
+                raise DataError(f"the input {name!r} is {text(shape)}, the net takes {text(target.shape)}")
+            target[...] = self.backend.xp.asarray(given)
+
+    def run_forward(self) -> None:
+        """Computes every tensor from the inputs that were fed."""
+        for generator in self._rngs:
+            generator.iteration = self.iteration
+        for call in self._forward:
+            call()
+
+    def run_backward(self, seeds: Mapping[str, Any] | None = None) -> None:
+        """Computes the gradients of the objective; those of parameters are added to what is there.
+
+        `seeds` gives the gradients of the tensors in `plan.seeds`, instead of their weights in the objective.
+        """
+        for name, weight in (self.plan.seeds if seeds is None else seeds).items():
+            self.gradients[name][...] = weight
+        for call in self._backward:
+            call()
+
+    def forward(self, **inputs: Any) -> dict[str, Any]:
+        """Feeds the inputs, computes, and returns copies of the results (tensors that nobody reads) as numpy arrays."""
+        self.feed(inputs)
+        self.run_forward()
+        return {name: self[name] for name in self.plan.graph.results}
+
+    def backward(self) -> None:
+        """Sets the gradients of all parameters to those of the objective at the last forward."""
+        self.params.grads.fill(0)
+        self.run_backward()
+
+    def __getitem__(self, name: str) -> Any:
+        """A copy of a tensor as a numpy array."""
+        return self.backend.to_host(self.tensors[name])
+
+    def param(self, name: str) -> Parameter:
+        """A parameter by "layer.name", also where it is shared and another layer owns it."""
+        layer, _, short = name.rpartition(".")
+        for shaped in self.plan.nodes:
+            if shaped.name == layer and short in shaped.params:
+                return self.params[shaped.params[short]]
+        raise KeyError(name)
+
+    @property
+    def loss(self) -> float:
+        """The objective at the last forward: the sum of all loss tensors by their weights."""
+        weights = self.plan.graph.loss_weights
+        return sum(weight * float(self.tensors[name].sum()) for name, weight in weights.items())
+
+    def first_nonfinite(self) -> str | None:
+        """Which layer first has nan or infinity in an output, or which input has it; None if none has."""
+        for name in self.plan.graph.inputs:
+            if not self._finite(name):
+                return f"the input {name!r}"
+        for shaped in self.plan.nodes:
+            if not all(map(self._finite, shaped.node.writes())):
+                return f"layer {shaped.name!r} ({shaped.node.layer.type_name})"
+        return None
+
+    def _finite(self, name: str) -> bool:
+        return bool(self.backend.xp.isfinite(self.tensors[name]).all())

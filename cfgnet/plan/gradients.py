@@ -1,0 +1,81 @@
+"""The second pass: which gradients are wanted, and in which order they are computed and summed.
+
+A tensor has a gradient if it depends on something that is trained and the objective depends on it. A tensor that is
+read in several places gets the sum: the first backward call writes its gradient, all others add to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from cfgnet.errors import Problem
+from cfgnet.graph import Graph, TensorType, flat
+from cfgnet.plan.model import Backward, Flow, Shaped, Slot
+
+
+def differentiate(
+    graph: Graph,
+    nodes: Sequence[Shaped],
+    tensors: Mapping[str, TensorType],
+    slots: Mapping[str, Slot],
+    wrt: Collection[str] = (),
+) -> tuple[dict[str, float], tuple[Backward, ...], list[Problem]]:
+    """The seeds, the backward calls in running order, and problems; `wrt` names tensors to differentiate by as well."""
+    varying = _varying(nodes, slots, wrt)
+    seeds = {name: weight for name, weight in graph.loss_weights.items() if name in varying and name in tensors}
+    wanted = set(seeds)
+    written = set(seeds)
+    steps, problems = [], []
+    for index, shaped in reversed(list(enumerate(nodes))):
+        if not wanted & set(shaped.node.writes()):
+            continue
+        if not shaped.node.layer.differentiable():
+            problems.append(_cut(shaped))
+            continue
+        flows = {}
+        for port, value in shaped.node.inputs.items():
+            made = [_flow(name, varying, tensors, written) for name in ((value,) if isinstance(value, str) else value)]
+            wanted |= {flow.tensor for flow in made if flow}
+            flows[port] = made[0] if isinstance(value, str) else tuple(made)
+        params = tuple(name for name in shaped.node.layer.param_names() if _trained(shaped, name, slots))
+        if params or any(flat_flows(flows)):
+            steps.append(Backward(index, flows, params))
+    return seeds, tuple(steps), problems
+
+
+def flat_flows(flows: Mapping[str, Flow | tuple[Flow | None, ...] | None]) -> list[Flow]:
+    """The flows that exist, in order."""
+    each = (flow if isinstance(flow, tuple) else (flow,) for flow in flows.values())
+    return [one for flow in each for one in flow if one]
+
+
+def _varying(nodes: Sequence[Shaped], slots: Mapping[str, Slot], wrt: Collection[str]) -> set[str]:
+    """The tensors that depend on a trained parameter or on `wrt`."""
+    varying = set(wrt)
+    for shaped in nodes:
+        trained = any(slots[key].trainable for key in shaped.params.values())
+        if trained or varying & set(flat(shaped.node.inputs)):
+            varying.update(shaped.node.writes())
+    return varying
+
+
+def _flow(name: str, varying: set[str], tensors: Mapping[str, TensorType], written: set[str]) -> Flow | None:
+    if name not in varying or tensors[name].kind != "float":
+        return None
+    flow = Flow(name, add=name in written)
+    written.add(name)
+    return flow
+
+
+def _trained(shaped: Shaped, name: str, slots: Mapping[str, Slot]) -> bool:
+    key = shaped.params.get(name)
+    return key is not None and slots[key].trainable
+
+
+def _cut(shaped: Shaped) -> Problem:
+    layer = shaped.node.layer
+    return Problem(
+        f"{layer.name}: {layer.type_name} has no gradient, and the objective depends on trained parameters through it",
+        "set its loss_weight to 0, or freeze the layers before it",
+        ("layers", shaped.node.index),
+    )

@@ -1,0 +1,120 @@
+"""The parts of a Plan: frozen, printable, comparable; no array exists yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cfgnet.graph import Graph, Node, TensorType
+from cfgnet.init import Filler
+from cfgnet.layer import Shape, size
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter array, which several layers may share; `key` is the first owner's, as in "conv1.weight"."""
+
+    key: str
+    shape: Shape
+    filler: Filler
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+    trainable: bool = True
+    """False for a frozen parameter and for a statistic that forward keeps."""
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """One node with every shape known."""
+
+    node: Node
+    shapes: Mapping[str, Any]
+    """The shape at each port, a tuple of shapes at a `*` port, and the shape of each parameter."""
+    params: Mapping[str, str]
+    """The slot key of each parameter of the layer."""
+    saved: Mapping[str, str]
+    """Tensors at optional outputs that nobody named but the layer itself needs."""
+    scratch: Mapping[str, Shape]
+    flops: int
+    """Floating-point operations of one forward pass, a multiply-add as two."""
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.node.name
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the gradient of one input goes: written over the tensor's gradient, or added to it if not the first."""
+
+    tensor: str
+    add: bool
+
+
+@dataclass(frozen=True)
+class Backward:
+    """One backward call: which gradients of inputs and parameters it produces."""
+
+    node: int
+    """Index into the plan's nodes."""
+    flows: Mapping[str, Flow | tuple[Flow | None, ...] | None]
+    """By input port; None where no gradient is wanted."""
+    params: tuple[str, ...]
+    """The parameters whose gradient is wanted."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a net holds, by purpose; known before anything is allocated."""
+
+    activations: int
+    gradients: int
+    params: int
+    param_gradients: int
+    scratch: int
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return self.activations + self.gradients + self.params + self.param_gradients + self.scratch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about one phase of a net that can be known before the first number is computed."""
+
+    graph: Graph
+    nodes: tuple[Shaped, ...]
+    tensors: Mapping[str, TensorType]
+    """Every tensor, those that layers save for themselves included."""
+    slots: Mapping[str, Slot]
+    seeds: Mapping[str, float]
+    """The tensors whose gradient starts at a constant: the losses, with their weights."""
+    backward: tuple[Backward, ...]
+    memory: Memory
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one forward pass."""
+        return sum(shaped.flops for shaped in self.nodes)
+
+    @property
+    def param_count(self) -> int:
+        """The number of parameter elements, shared ones once."""
+        return sum(size(slot.shape) for slot in self.slots.values())
+
+    @property
+    def differentiated(self) -> tuple[str, ...]:
+        """The tensors that have a gradient: those that a backward call writes, and the seeds."""
+        found = dict.fromkeys(self.seeds)
+        for step in self.backward:
+            for flow in step.flows.values():
+                for one in flow if isinstance(flow, tuple) else (flow,):
+                    if one:
+                        found[one.tensor] = None
+            for name in self.nodes[step.node].node.writes():
+                if self.tensors[name].kind == "float":
+                    found[name] = None
+        return tuple(found)

@@ -1,0 +1,162 @@
+"""The first pass: the shape of every tensor and parameter; a mistake is reported with the chain that led there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cfgnet.errors import Locate, Problem, ShapeError
+from cfgnet.explain import did_you_mean
+from cfgnet.graph import Graph, Node, TensorType
+from cfgnet.layer import Layer, Param, answer, asks, size, text
+from cfgnet.plan.model import Shaped, Slot
+
+MAX_ELEMENTS = 1 << 48
+
+
+def infer(
+    graph: Graph, k: Any, locate: Locate
+) -> tuple[list[Shaped], dict[str, TensorType], dict[str, Slot], list[Problem]]:
+    """Shapes, tensors, parameters and problems of a graph; a node behind a mistake is left out in silence."""
+    inference = _Inference(graph, k, locate)
+    shaped = [result for node in graph.nodes if (result := inference.node(node))]
+    return shaped, inference.tensors, inference.slots, inference.problems
+
+
+class _Inference:
+    def __init__(self, graph: Graph, k: Any, locate: Locate):
+        self.graph, self.k, self.locate = graph, k, locate
+        self.tensors: dict[str, TensorType] = dict(graph.inputs)
+        self.slots: dict[str, Slot] = {}
+        self.shared: dict[str, str] = {}
+        """The slot key of each `share` name."""
+        self.problems: list[Problem] = []
+
+    def node(self, node: Node) -> Shaped | None:
+        for name in node.writes():
+            self.tensors[name] = TensorType(None)
+        inputs = {port: self.shape_at(value) for port, value in node.inputs.items()}
+        required = [port.name for port in node.layer.wiring.inputs if not port.optional]
+        hidden = any(None in (shape if isinstance(shape, list) else [shape]) for shape in inputs.values())
+        if hidden or any(port not in inputs for port in required) or not hasattr(node.layer, "shapes"):
+            return None
+        try:
+            self.check_kinds(node)
+            return self.shaped(node, inputs)
+        except ShapeError as error:
+            hint = "\n".join(filter(None, (self.chain(node), error.hint)))
+            self.problems.append(Problem(f"{node.name}: {error}", hint, ("layers", node.index)))
+            return None
+
+    def shape_at(self, value: str | tuple[str, ...]) -> Any:
+        if isinstance(value, str):
+            return self.tensors.get(value, TensorType(None)).shape
+        return [self.tensors.get(name, TensorType(None)).shape for name in value]
+
+    def check_kinds(self, node: Node) -> None:
+        for port in node.layer.wiring.inputs:
+            value = node.inputs.get(port.name, ())
+            for name in (value,) if isinstance(value, str) else value:
+                if port.kind == "int" and self.tensors[name].kind != "int":
+                    raise ShapeError(f"{port.name} takes whole numbers, and {name!r} holds fractions")
+
+    def shaped(self, node: Node, inputs: dict[str, Any]) -> Shaped:
+        layer = node.layer
+        outputs = self.outputs(layer, layer.shapes(**answer(layer, "shapes", inputs)))  # type: ignore[attr-defined]
+        shapes = inputs | outputs
+        params = self.params(node, shapes)
+        shapes |= {name: self.slots[key].shape for name, key in params.items()}
+        saved = self.place_outputs(node, outputs)
+        scratch = self.ask(layer, "scratch", shapes | {"k": self.k}, {})
+        first = next(iter(outputs.values()), ())
+        flops = self.ask(layer, "flops", shapes, size(first if not isinstance(first, list) else first[0]))
+        return Shaped(node, shapes, params, saved, scratch, int(flops))
+
+    @staticmethod
+    def ask(layer: Layer, method: str, offered: Mapping[str, Any], default: Any) -> Any:
+        function = getattr(layer, method, None)
+        return function(**answer(layer, method, offered)) if function else default
+
+    @staticmethod
+    def outputs(layer: Layer, result: Any) -> dict[str, Any]:
+        found = (
+            result
+            if isinstance(result, dict)
+            else {layer.wiring.outputs[0].name: result}
+            if layer.wiring.outputs
+            else {}
+        )
+        for shape in (s for value in found.values() for s in (value if isinstance(value, list) else [value])):
+            if any(n < 0 for n in shape) or size(shape) > MAX_ELEMENTS:
+                raise ShapeError(f"the output would be {text(shape)}")
+        return found
+
+    def place_outputs(self, node: Node, outputs: dict[str, Any]) -> dict[str, str]:
+        """Records the outputs' types, and names those that the layer saves for itself."""
+        saved = {}
+        needed = {**asks(type(node.layer), "forward"), **asks(type(node.layer), "backward")}
+        for port in node.layer.wiring.outputs:
+            shape, value = outputs.get(port.name), node.outputs.get(port.name)
+            if isinstance(value, tuple):
+                if not isinstance(shape, list) or len(shape) != len(value):
+                    count = len(shape) if isinstance(shape, list) else 1
+                    raise ShapeError(f"makes {count} outputs, and {len(value)} are named")
+                self.tensors |= {name: TensorType(s, port.kind) for name, s in zip(value, shape, strict=True)}
+            elif value is not None:
+                self.tensors[value] = TensorType(shape, port.kind)
+            elif port.optional and shape is not None and port.name in needed:
+                saved[port.name] = f"{node.name}.{port.name}"
+                self.tensors[saved[port.name]] = TensorType(shape, port.kind)
+        return saved
+
+    def params(self, node: Node, shapes: dict[str, Any]) -> dict[str, str]:
+        """Creates or finds the slot of each parameter of a node."""
+        layer, found = node.layer, {}
+        declared: list[Param] = list(self.ask(layer, "params", shapes, ()))
+        for name in layer.param:
+            if name not in {param.name for param in declared}:
+                names = [param.name for param in declared]
+                hint = did_you_mean(name, names, "it has: " + (", ".join(names) or "none"))
+                path = ("layers", node.index, "param", name)
+                self.problems.append(Problem(f"{layer.name} has no parameter {name!r}", hint, path, on_key=True))
+        for param in declared:
+            found[param.name] = self.slot(node, param)
+        return found
+
+    def slot(self, node: Node, param: Param) -> str:
+        spec = node.layer.param.get(param.name)
+        key = f"{node.name}.{param.name}"
+        lr_mult, decay_mult = (spec.lr_mult, spec.decay_mult) if spec else (1.0, 1.0)
+        trainable = param.trainable and lr_mult > 0 and not node.layer.frozen
+        slot = Slot(key, param.shape, param.filler, lr_mult, decay_mult, trainable)
+        if not spec or spec.share is None:
+            self.slots[key] = slot
+        elif spec.share in self.shared:
+            self.check_shared(node, param, self.slots[self.shared[spec.share]], slot)
+            key = self.shared[spec.share]
+        else:
+            self.shared[spec.share], self.slots[key] = key, slot
+        return key
+
+    def check_shared(self, node: Node, param: Param, owner: Slot, sharer: Slot) -> None:
+        if owner.shape != sharer.shape:
+            raise ShapeError(
+                f"{param.name} is shared with {owner.key}, which is {text(owner.shape)}; here it is {text(param.shape)}"
+            )
+        given = node.layer.param[param.name].model_fields_set
+        for field in given & {"lr_mult", "decay_mult"}:
+            if getattr(owner, field) != getattr(sharer, field):
+                raise ShapeError(f"{param.name} is shared with {owner.key}, which has another {field}")
+
+    def chain(self, node: Node) -> str:
+        """The tensors from the data to `node` along its first inputs, with their shapes per sample and their lines."""
+        steps: list[str] = []
+        name = next(iter(node.reads()), None)
+        while name is not None:
+            kind = self.tensors.get(name)
+            shape = text(kind.shape[1:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
+            producer = self.graph.producer.get(name)
+            mark = self.locate(("layers", producer.index)) if producer else None
+            steps.append(f"{name} {shape}" + (f" (line {mark.line})" if mark else ""))
+            name = next(iter(producer.reads()), None) if producer else None
+        return " -> ".join(reversed(steps))

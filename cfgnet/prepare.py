@@ -1,0 +1,118 @@
+"""From a configuration to everything that can be known before training: its data, and the plan of each phase.
+
+`load` reads a file, `prepare` opens the data and plans. Both raise one SpecError with everything that they found: when
+the text of a file has mistakes, `load` still checks the wiring and the shapes of what could be understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+
+from cfgnet import yamlio
+from cfgnet.backend import Backend, get_backend
+from cfgnet.data import Batches, Records, Source
+from cfgnet.errors import DataError, Locate, Problem, SpecError
+from cfgnet.graph import TensorType, build
+from cfgnet.layer import Layer
+from cfgnet.plan import Plan, make_plan
+from cfgnet.spec import PHASES, Draft, Phase, Spec, parse
+
+ITEMSIZE = {"float32": 4, "float64": 8}
+
+
+def load(path: str | FilePath, sets: Iterable[str] = ()) -> Spec:
+    """The configuration in a YAML file, after `--set` changes; SpecError with every mistake in it."""
+    return understood(parse(yamlio.read(path), sets))
+
+
+def loads(text: str, sets: Iterable[str] = (), file: str = "<text>") -> Spec:
+    """The configuration in a YAML text; SpecError with every mistake in it."""
+    return understood(parse(yamlio.parse(text, file), sets))
+
+
+def understood(draft: Draft) -> Spec:
+    """The draft's Spec; SpecError if it has problems, with those of wiring and shapes beside those of the text."""
+    if draft.spec:
+        return draft.spec
+    _, more = _prepared(draft.layers, draft.sources, 1, get_backend("numpy"), 4, draft.locate)
+    raise SpecError(draft.problems + more).located(draft.locate)
+
+
+@dataclass
+class Prepared:
+    """The data and the plan of each phase that has data."""
+
+    records: dict[Phase, Records] = field(default_factory=dict)
+    batches: dict[Phase, Batches] = field(default_factory=dict)
+    plans: dict[Phase, Plan] = field(default_factory=dict)
+
+
+def prepare(spec: Spec, backend: Backend | None = None, phases: Sequence[Phase] = PHASES) -> Prepared:
+    """Opens the data and plans the net of each of `phases`; SpecError with everything that is wrong."""
+    sources = {phase: source for phase in phases if (source := getattr(spec.data, phase))}
+    backend = backend or get_backend(spec.backend)
+    prepared, problems = _prepared(spec.layers, sources, spec.seed, backend, ITEMSIZE[spec.dtype], spec.place)
+    if not sources:
+        wanted = " or ".join(f"data.{phase}" for phase in phases)
+        problems.append(
+            Problem(f"there is no {wanted}", "as in data: {train: {source: digits, batch_size: 64}}", ("data",))
+        )
+    if problems:
+        raise SpecError(problems).located(spec.place)
+    return prepared
+
+
+def _prepared(
+    layers: Sequence[Layer],
+    sources: Mapping[Phase, Source],
+    seed: int,
+    backend: Backend,
+    itemsize: int,
+    locate: Locate,
+) -> tuple[Prepared, list[Problem]]:
+    prepared, problems = Prepared(), list[Problem]()
+    for phase, source in sources.items():
+        inputs: dict[str, TensorType] | None = None
+        try:
+            records = prepared.records[phase] = source.open(seed)
+            batches = prepared.batches[phase] = Batches(source, records, phase, seed)
+            inputs = {name: TensorType(*what) for name, what in batches.tensors.items()}
+        except DataError as error:
+            problems.append(Problem(str(error), path=("data", phase)))
+        graph, found = build(layers, phase, inputs)
+        problems += found
+        if inputs is not None and not any("circle" in problem.hint for problem in found):
+            plan, found = make_plan(graph, backend, itemsize=itemsize, locate=locate)
+            problems += found
+            if plan:
+                prepared.plans[phase] = plan
+    return prepared, problems
+
+
+def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, backend: Backend) -> Plan:
+    """The plan of a phase for another batch size than the configured one, such as the rest of a test set."""
+    tensors = prepared.batches[phase].tensors
+    inputs = {name: TensorType((batch_size, *shape[1:]), kind) for name, (shape, kind) in tensors.items()}
+    return plan_layers(spec.layers, phase, inputs, backend, ITEMSIZE[spec.dtype], spec.place)
+
+
+def plan_layers(
+    layers: Sequence[Layer],
+    phase: Phase,
+    inputs: Mapping[str, TensorType],
+    backend: Backend,
+    itemsize: int = 4,
+    locate: Locate | None = None,
+    wrt: Iterable[str] = (),
+) -> Plan:
+    """The plan of some layers over inputs of given types; SpecError with everything that is wrong."""
+    locate = locate or Locate()
+    graph, problems = build(layers, phase, inputs)
+    plan, found = (
+        make_plan(graph, backend, itemsize=itemsize, locate=locate, wrt=tuple(wrt)) if not problems else (None, [])
+    )
+    if plan is None:
+        raise SpecError(problems + found).located(locate)
+    return plan
