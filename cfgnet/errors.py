@@ -1,18 +1,18 @@
 """The exceptions of cfgnet, and what the shell returns for each.
 
-    CfgnetError                 2  what the user gave is wrong; never shown as a traceback
-    ├── SpecError               2  the configuration; `.problems` lists every place, not only the first
-    ├── DataError               2  a data file is missing, damaged, or does not fit the net
-    ├── BackendError            2  the wanted device or library is not there
-    ├── SnapshotError           2  a snapshot is damaged or belongs to another net
-    ├── CheckError              1  a check ran and found something wrong
-    ├── NotFiniteError          3  the loss became nan or infinite
-    ├── DiskError               4  the run directory cannot be written
-    ├── RunInUseError           5  another process holds the run directory
-    └── InterruptedRunError 128+n  signal n stopped the training; a snapshot was written
+CfgnetError                 2  what the user gave is wrong; never shown as a traceback
+├── SpecError               2  the configuration; `.problems` lists every place, not only the first
+├── DataError               2  a data file is missing, damaged, or does not fit the net
+├── BackendError            2  the wanted device or library is not there
+├── SnapshotError           2  a snapshot is damaged or belongs to another net
+├── CheckError              1  a check ran and found something wrong
+├── NotFiniteError          3  the loss became nan or infinite
+├── DiskError               4  the run directory cannot be written
+├── RunInUseError           5  another process holds the run directory
+└── InterruptedRunError 128+n  signal n stopped the training; a snapshot was written
 
-    ContractError                  a layer class breaks the rules of `Layer`: a programmer's mistake, with a traceback
-    ShapeError                     raised by a layer's `shapes`; the plan turns it into a SpecError with the place
+ContractError                  a layer class breaks the rules of `Layer`: a programmer's mistake, with a traceback
+ShapeError                     raised by a layer's `shapes`; the plan turns it into a SpecError with the place
 """
 
 from __future__ import annotations

@@ -127,6 +127,7 @@ class Case:
         avoid: float | None = None,
         positive: bool = False,
         train: bool = True,
+        gradient: bool = True,
         **given: Any,
     ):
         self.expect = expect or {}
@@ -136,6 +137,8 @@ class Case:
         """Whether random inputs are positive."""
         self.train = train
         """The phase."""
+        self.gradient = gradient
+        """Whether the gradient is compared; False where it is not that of forward on purpose."""
         self.given = given
 
     def layer(self, cls: type[Layer]) -> Layer:

@@ -175,15 +175,18 @@ def _target_column(path: Path, target: str | int | None, first: list[str], names
 
 
 def _add(table: _Table, line: int, row: list[str]) -> None:
-    for column, cell in enumerate(row):
-        if column == table.target_column:
-            table.targets.append(cell.strip())
-            continue
-        number = _number(cell)
-        if number is None:
-            hint = "; if the first line holds names, say header: true" if not table.lines and not table.names else ""
-            raise table.error(line, column, f"expected a number, found {cell!r}{hint}")
-        table.values.append(number)
+    cells = list(row)
+    if table.target_column is not None:
+        table.targets.append(cells.pop(table.target_column).strip())
+    try:
+        if "_" in "".join(cells):
+            raise ValueError
+        table.values.extend(map(float, cells))
+    except ValueError:
+        columns = (i for i, cell in enumerate(row) if i != table.target_column and _number(cell) is None)
+        column = next(columns)
+        hint = "; if the first line holds names, say header: true" if not table.lines and not table.names else ""
+        raise table.error(line, column, f"expected a number, found {row[column]!r}{hint}") from None
     table.lines.append(line)
 
 

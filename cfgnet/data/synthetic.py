@@ -82,10 +82,15 @@ class Synthetic(Source):
     def open(self, seed: int) -> Records:
         """Draws all numbers."""
         # Drawn in float64, beside the noise and a copy.
-        needed = 24 * self.count * size(self.inputs)
+        needed = 24 * max(self.count, self.classification or 0) * size(self.inputs)
         if needed > MAX_BYTES:
-            raise DataError(f"synthetic: count and inputs need {needed} bytes, expected at most {MAX_BYTES}")
-        return self._regression() if self.classification is None else self._clouds(self.classification)
+            raise DataError(f"synthetic: expected at most {MAX_BYTES} bytes, but count and inputs need {needed}")
+        try:
+            return self._regression() if self.classification is None else self._clouds(self.classification)
+        except MemoryError:
+            raise DataError(f"synthetic: {needed} bytes do not fit into memory; lower count or inputs") from None
+        except OverflowError:
+            raise DataError(f"synthetic: the range from {self.low} to {self.high} is too wide for numbers") from None
 
     def _regression(self) -> Records:
         import numpy as np

@@ -263,6 +263,7 @@ class TestCsv:
             ("1,2,0.5\r\n3,4,1\r\n", {}, [[1, 2], [3, 4]], "target", [[0.5], [1]], None),
             ("1,2,7\n3,4,8", {"target_kind": "number"}, [[1, 2], [3, 4]], "target", [[7], [8]], None),
             ("1;2;cat\n3;4;ape", {"delimiter": ";"}, [[1, 2], [3, 4]], "label", [1, 0], ("ape", "cat")),
+            ("1,d\n2,b\n3,a\n4,c\n5,e", {}, [[1], [2], [3], [4], [5]], "label", [3, 1, 0, 2, 4], tuple("abcde")),
             ("1,2,cat\n", {"classes": ["cat", "ape"]}, [[1, 2]], "label", [0], ("cat", "ape")),
             ("1,2,cat\n3,4,1", {"target_kind": "class"}, [[1, 2], [3, 4]], "label", [1, 0], ("1", "cat")),
             ("y,a\n1,2\n3,4", {"target": "y"}, [[2], [4]], "label", [1, 3], None),

@@ -80,8 +80,10 @@ def test_the_line_of_the_lecture():
 def test_synthetic_data_follows_its_own_seed_only():
     first = everything(line().open(1))
     np.testing.assert_array_equal(everything(line().open(2))["target"], first["target"])
+    drawn = everything(line(distribution="uniform").open(1))["data"]
     for other in ({"seed": 1}, {"split": "test"}):
         assert (everything(line(**other).open(1))["target"] != first["target"]).all()
+        assert (everything(line(**other, distribution="uniform").open(1))["data"] != drawn).all()
 
 
 def test_synthetic_distributions_fill_the_range():
@@ -179,8 +181,11 @@ def test_synthetic_settings_are_checked(fields, message):
 
 
 def test_too_much_synthetic_data_is_refused_before_it_is_made():
-    with pytest.raises(DataError, match="at most 8589934592"):
-        line(count=2**40, inputs=[2**40]).open(0)
+    for fields in ({"count": 2**40, "inputs": [2**40]}, {"formula": None, "classification": 2**40}):
+        with pytest.raises(DataError, match="at most 8589934592"):
+            line(**fields).open(0)
+    with pytest.raises(DataError, match=r"range from -1e.308 to 1e.308 is too wide"):
+        line(distribution="uniform", low=-1e308, high=1e308).open(0)
 
 
 def test_a_source_feeds_batches():

@@ -1,0 +1,95 @@
+"""What several commands share: options, and how a result is printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_argument(function: F) -> F:
+    """The argument CONFIG."""
+    return click.argument("config", type=click.Path(path_type=Path))(function)
+
+
+def set_option(function: F) -> F:
+    """The option --set key=value, as `sets`."""
+    text = "Change a value of the configuration, as in train.max_iter=100 or layers.conv1.num_output=8; may repeat."
+    return click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=text)(function)
+
+
+def backend_option(function: F) -> F:
+    """The option --backend."""
+    text = "What computes; by default what the configuration says."
+    return click.option("--backend", type=click.Choice(["auto", "numpy", "cupy"]), help=text)(function)
+
+
+def json_option(function: F) -> F:
+    """The flag --json, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")(function)
+
+
+def common_options(function: F) -> F:
+    """What every command takes: --layers DIR, and --debug for a traceback in place of a message."""
+    function = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")(function)
+    text = "Run the Python files of a folder, which define layer types of your own; may repeat."
+    return click.option(
+        "--layers",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        multiple=True,
+        expose_value=False,
+        callback=_load_layers,
+        is_eager=True,
+        help=text,
+    )(function)
+
+
+def _load_layers(_: click.Context, __: click.Parameter, folders: tuple[Path, ...]) -> None:
+    for folder in folders:
+        for file in sorted(folder.glob("*.py")):
+            name = f"cfgnet_user_layers.{file.stem}"
+            spec = importlib.util.spec_from_file_location(name, file)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on stdout; nan and infinity become null, which is what JSON can say."""
+    click.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
+        return None
+    return value
+
+
+def table(rows: list[list[str]], header: list[str], right: str = "") -> str:
+    """Columns of text, two spaces apart; `right` names the headers of the columns that are set to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in [header, *rows]:
+        cells = [c.rjust(w) if h in right.split() else c.ljust(w) for c, w, h in zip(row, widths, header, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def human(count: float, unit: str = "") -> str:
+    """A number as people read it: 1536 -> 1.5k, 2300000 -> 2.3M."""
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= factor:
+            return f"{count / factor:.3g} {letter}{unit}" if unit else f"{count / factor:.3g}{letter}"
+    return f"{count:.3g} {unit}".rstrip()

@@ -1,0 +1,330 @@
+"""Gradient checks: every hand-written backward against central differences of forward, in float64.
+
+A layer is checked alone: with random weights r on its outputs, the derivative of sum(r * y) by each element of each
+input and parameter is compared with what backward says. For a user's own net each layer is checked at the values that
+the net really produces, and then the whole net, along a random direction per parameter, so that a mistake in the
+wiring shows too. A gradient check proves that backward matches forward, not that forward is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from cfgnet import rng
+from cfgnet.backend import get_backend
+from cfgnet.diagnosis import diagnose
+from cfgnet.errors import CfgnetError, SpecError
+from cfgnet.graph import TensorType
+from cfgnet.layer import Case, Layer, asks, size
+from cfgnet.net import Net
+from cfgnet.plan import Plan
+from cfgnet.prepare import plan_for, plan_layers, prepare
+from cfgnet.spec import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+STEP = 1e-5
+TOLERANCE = 1e-6
+FLOOR = 1e-3
+"""Gradients smaller than this are compared absolutely, because central differences are only that sharp."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on the gradient by one input or parameter of one layer."""
+
+    layer: str
+    type: str
+    case: str
+    param: str
+    error: float
+    """Largest difference, relative to the largest element of the gradient."""
+    verdict: Literal["ok", "kink", "wrong"]
+    cause: str = ""
+    checked: int = 0
+    """How many elements were compared."""
+
+
+def check_types(name: str | None = None, *, tolerance: float = TOLERANCE, samples: int = 200) -> list[Result]:
+    """Checks every case of every differentiable layer type, or of the one called `name`.
+
+    Raises CfgnetError if there is no such type, or nothing to check.
+    """
+    members = Layer.members()
+    if name is not None:
+        found = Layer.find(name)
+        if found is None:
+            raise CfgnetError("\n  ".join(Layer.unknown(name)))
+        members = {found.type_name: found}
+    results = [
+        result
+        for cls in members.values()
+        if cls.differentiable()
+        for number, case in enumerate(cls.cases)
+        if case.gradient
+        for result in check_case(cls, case, f"{number}: {case}", tolerance, samples)
+    ]
+    if not results:
+        raise CfgnetError(f"nothing was checked: {name or 'no type'} has no gradient")
+    return results
+
+
+def check_case(cls: type[Layer], case: Case, label: str, tolerance: float, samples: int) -> Iterator[Result]:
+    """Checks one case of a layer type."""
+    net = case_net(cls, case)
+    yield from _check_layer(net, label, tolerance, samples)
+
+
+def case_net(cls: type[Layer], case: Case, dtype: str = "float64") -> Net:
+    """A net of one layer, with the inputs and parameters of `case` in place, ready for `run_forward`.
+
+    Random numbers follow from the type and the values' names, so that they are the same in every run.
+    """
+    layer = case.layer(cls)
+    values = case.values(cls)
+    feed: dict[str, Array] = {}
+    inputs: list[str] = []
+    for port in cls.wiring.inputs:
+        if port.name not in values:
+            continue
+        given = values[port.name]
+        for number, one in enumerate(given if port.many else [given]):
+            name = f"{port.name}{number}" if port.many else port.name
+            feed[name] = _case_array(one, case, cls.type_name, name, port.kind)
+            inputs.append(name)
+    update = {"inputs": tuple(inputs), "name": "layer", "loss_weight": 1.0 if cls.differentiable() else 0.0}
+    types = {
+        name: TensorType(array.shape, "int" if array.dtype.kind == "i" else "float") for name, array in feed.items()
+    }
+    phase: Literal["train", "test"] = "train" if case.train else "test"
+    wrt = [name for name, kind in types.items() if kind.kind == "float"]
+    backend = get_backend("numpy")
+    plan = plan_layers(
+        [layer.model_copy(update=update)], phase, types, backend, wrt=wrt if cls.differentiable() else ()
+    )
+    net = Net(plan, backend, dtype=dtype)
+    net.feed(feed)
+    for name, key in plan.nodes[0].params.items():
+        if name in values or plan.slots[key].trainable:
+            given = values.get(name, plan.slots[key].shape)
+            net.params[key].value[...] = _case_array(given, case, cls.type_name, name, "float")
+    return net
+
+
+def _case_array(given: Any, case: Case, *purpose: str) -> Array:
+    import numpy as np
+
+    if not isinstance(given, tuple):
+        return np.asarray(given, np.int32 if purpose[-1] == "int" else np.float64)
+    array = rng.generator(0, "case", *purpose).normal(size=given)
+    if case.positive:
+        array = np.abs(array) + 0.1
+    if case.avoid is not None:
+        away = array - case.avoid
+        array = case.avoid + np.sign(away) * np.maximum(np.abs(away), 0.05)
+    return np.asarray(array)
+
+
+def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, batch: int = 4) -> list[Result]:
+    """Checks a user's net: each layer at the values it really gets for `batch` samples, then the whole.
+
+    Raises CfgnetError if the net has nothing to check, SpecError if it cannot be built.
+    """
+    plan, net = _real_net(spec, batch)
+    results = []
+    for index in range(len(plan.nodes)):
+        alone = _layer_alone(net, index)
+        if alone:
+            results += _check_layer(alone, "", tolerance, samples, plan.nodes[index].name)
+    results += _check_whole(net, {r.layer for r in results if r.verdict == "wrong"})
+    if not results:
+        raise CfgnetError("nothing was checked: no trained parameter leads to a loss in this net")
+    return results
+
+
+def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
+    """The training net in float64 after a forward pass on the first samples of the data."""
+    backend = get_backend("numpy")
+    prepared = prepare(spec, backend, ["train"])
+    batches = prepared.batches["train"]
+    wanted = min(batch, batches.batch_size)
+    try:
+        plan = plan_for(spec, prepared, "train", wanted, backend)
+    except SpecError:  # a layer that fixes the batch size, such as a Reshape, works with the configured one only
+        wanted, plan = batches.batch_size, prepared.plans["train"]
+    net = Net(plan, backend, dtype="float64", seed=spec.seed)
+    net.feed({name: array[:wanted] for name, array in batches.at(0).items()})
+    net.run_forward()
+    return plan, net
+
+
+def _layer_alone(net: Net, index: int) -> Net | None:
+    """One layer of `net` as a net of its own, with the same inputs and parameters; None if it has no gradient."""
+    shaped = net.plan.nodes[index]
+    node = shaped.node
+    if not node.layer.differentiable() or not any(step.node == index for step in net.plan.backward):
+        return None
+    names = dict.fromkeys(node.reads())
+    update = {"inputs": tuple(node.reads()), "outputs": tuple(node.writes()), "loss_weight": 1.0}
+    types = {name: net.plan.tensors[name] for name in names}
+    wrt = [name for name, kind in types.items() if kind.kind == "float"]
+    layer = node.layer.model_copy(update=update)
+    plan = plan_layers([layer], net.plan.graph.phase, types, net.backend, wrt=wrt)
+    alone = Net(plan, net.backend, dtype="float64", seed=net.seed)
+    alone.feed({name: net.tensors[name] for name in names})
+    for name, key in plan.nodes[0].params.items():
+        alone.params[key].value[...] = net.params[shaped.params[name]].value
+    return alone
+
+
+def _check_layer(net: Net, label: str, tolerance: float, samples: int, name: str = "") -> Iterator[Result]:
+    """Compares all gradients of a net of one layer."""
+    layer = net.plan.nodes[0].node.layer
+    function = _Objective(net)
+    for what, array, gradient in function.gradients():
+        picked = _picked(array.size, samples, layer.type_name, what)
+        analytic = gradient.reshape(-1)[picked]
+        numeric = _numeric(function, array, picked, analytic)
+        scale = max(abs(analytic).max(initial=0), abs(numeric).max(initial=0), FLOOR)
+        error = float(abs(analytic - numeric).max(initial=0) / scale)
+        verdict: Literal["ok", "kink", "wrong"] = "ok"
+        cause = ""
+        if not error <= tolerance:  # nan is wrong too
+            bad = [i for i in range(len(picked)) if not abs(analytic[i] - numeric[i]) / scale <= tolerance]
+            kinks = [function.kink(array, int(picked[i]), float(analytic[i]), scale) for i in bad]
+            verdict = "kink" if all(kinks) else "wrong"
+            whole = len(picked) == array.size
+            shape = array.shape if whole else (-1,)
+            cause = "" if all(kinks) else diagnose(analytic.reshape(shape), numeric.reshape(shape), whole)
+        yield Result(name or layer.type_name, layer.type_name, label, what, error, verdict, cause, len(picked))
+
+
+def _picked(count: int, samples: int, *purpose: str) -> Array:
+    import numpy as np
+
+    if count <= samples:
+        return np.arange(count)
+    return np.sort(rng.generator(0, "pick", *purpose).choice(count, samples, replace=False))
+
+
+class _Objective:
+    """sum(r * y) over all outputs of a net of one layer, as a function of its inputs and parameters."""
+
+    def __init__(self, net: Net):
+        self.net = net
+        net.run_forward()
+        outputs = [name for name in net.plan.nodes[0].node.writes() if name in net.gradients]
+        self.weights = {
+            name: rng.generator(0, "weights", name).normal(size=net.tensors[name].shape) for name in outputs
+        }
+
+    def gradients(self) -> Iterator[tuple[str, Array, Array]]:
+        """What the layer says: name, array and gradient of each input and trained parameter."""
+        net, shaped = self.net, self.net.plan.nodes[0]
+        net.run_forward()
+        net.params.grads.fill(0)
+        net.run_backward(self.weights)
+        wanted = net.plan.backward[0].flows if net.plan.backward else {}
+        for port, flow in wanted.items():
+            for one in flow if isinstance(flow, tuple) else (flow,):
+                if one and "d" + port in asks(type(shaped.node.layer), "backward"):
+                    yield one.tensor, net.tensors[one.tensor], net.gradients[one.tensor].copy()
+        for name in net.plan.backward[0].params if net.plan.backward else ():
+            parameter = net.params[shaped.params[name]]
+            assert parameter.grad is not None
+            yield name, parameter.value, parameter.grad.copy()
+
+    def outputs(self) -> Mapping[str, Array]:
+        """The outputs at the present values."""
+        self.net.run_forward()
+        return {name: self.net.tensors[name].copy() for name in self.weights}
+
+    def difference(self, array: Array, index: int, up: float, down: float) -> float:
+        """The objective with one element raised by `up`, minus that with it lowered by `down`.
+
+        The outputs are subtracted before they are summed, so that those that do not change add no rounding error.
+        """
+        flat = array.reshape(-1)
+        start = flat[index]
+        flat[index] = start + up
+        above = self.outputs()
+        flat[index] = start - down
+        below = self.outputs()
+        flat[index] = start
+        return float(sum(((above[n] - below[n]) * weight).sum() for n, weight in self.weights.items()))
+
+    def slope(self, array: Array, index: int, step: float) -> float:
+        """The central difference quotient."""
+        return self.difference(array, index, step, step) / (2 * step)
+
+    def kink(self, array: Array, index: int, analytic: float, scale: float) -> bool:
+        """Whether forward bends at this element, and the gradient lies between the slopes on both sides."""
+        step = STEP / 100
+        right = self.difference(array, index, step, 0) / step
+        left = self.difference(array, index, 0, step) / step
+        slack = 1e-4 * scale
+        return abs(right - left) > slack and min(left, right) - slack <= analytic <= max(left, right) + slack
+
+
+def _numeric(function: _Objective, array: Array, picked: Array, analytic: Array) -> Array:
+    """Central differences; where one disagrees, a smaller step is tried, in case a kink lies within the first."""
+    import numpy as np
+
+    values = np.empty(len(picked))
+    for position, index in enumerate(picked):
+        values[position] = function.slope(array, int(index), STEP)
+        scale = max(abs(analytic).max(), FLOOR)
+        if abs(values[position] - analytic[position]) > TOLERANCE * scale:
+            closer = function.slope(array, int(index), STEP / 100)
+            if abs(closer - analytic[position]) < abs(values[position] - analytic[position]):
+                values[position] = closer
+    return values
+
+
+def _check_whole(net: Net, blamed: set[str]) -> list[Result]:
+    """Compares the gradient of the objective by each parameter along a random direction, over the whole net.
+
+    A little noise on the parameters takes every unit off its kink, where a bias of zero and a blank input put it. The
+    tolerance is wide, because a step may still move across some. Layers in `blamed` are wrong already.
+    """
+    noise = rng.generator(0, "noise").normal(size=net.params.vector.shape)
+    net.params.vector += 0.01 * noise
+    net.run_forward()
+    net.backward()
+    results = []
+    for key, parameter in net.params.items():
+        if parameter.grad is None:
+            continue
+        direction = rng.generator(0, "direction", key).normal(size=parameter.value.shape)
+        analytic = float((parameter.grad * direction).sum())
+        scale = max(abs(analytic), FLOOR)
+        errors = [
+            abs(_slope_along(net, parameter.value, direction, step) - analytic) / scale for step in (1e-5, 1e-6, 1e-7)
+        ]
+        layer = key.rpartition(".")[0]
+        verdict: Literal["ok", "wrong"] = "ok" if min(errors) < 1e-4 else "wrong"
+        cause = ""
+        if verdict == "wrong":
+            cause = (
+                "follows from a wrong layer"
+                if blamed
+                else "a branch is missing: the layers are right, their sum is not"
+            )
+        results.append(Result(layer, "whole net", "", key, min(errors), verdict, cause, size(parameter.value.shape)))
+    return results
+
+
+def _slope_along(net: Net, value: Array, direction: Array, step: float) -> float:
+    start = value.copy()
+    losses = []
+    for side in (1, -1):
+        value[...] = start + side * step * direction
+        net.run_forward()
+        losses.append(net.loss)
+    value[...] = start
+    return (losses[0] - losses[1]) / (2 * step)
