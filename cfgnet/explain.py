@@ -7,13 +7,18 @@ the path in the configuration.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from cfgnet.errors import Problem
+
+Loc = tuple[int | str, ...]
 
 _UNION_TAGS = {"str", "int", "float", "bool", "constrained-int", "constrained-str", "constrained-float"}
 _EXPECTED = {
@@ -27,25 +32,145 @@ _EXPECTED = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "finite_number": "a finite number",
-    "greater_than": "a number > {gt}",
-    "greater_than_equal": "a number >= {ge}",
-    "less_than": "a number < {lt}",
-    "less_than_equal": "a number <= {le}",
+    "greater_than": "a number > {gt:g}",
+    "greater_than_equal": "a number >= {ge:g}",
+    "less_than": "a number < {lt:g}",
+    "less_than_equal": "a number <= {le:g}",
     "string_pattern_mismatch": "only letters, digits and _ . / -",
+    "too_short": "at least {min_length}",
 }
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_ARITHMETIC = re.compile(r"[\d\s.+*/()-]*\d[\d\s.+*/()-]*")
+_YES_NO = {
+    "yes": "true",
+    "on": "true",
+    "y": "true",
+    "1": "true",
+    "no": "false",
+    "off": "false",
+    "n": "false",
+    "0": "false",
+}
+
+_ELSEWHERE = {
+    # Keys. Left what is meant here, right what others call it, without case, separators and a last 1d, 2d or 3d.
+    "num_output": "filters outchannels outfeatures outdim units neurons nout channels hiddenunits",
+    "kernel_size": "kernel ksize poolsize filtersize window",
+    "pad": "padding",
+    "stride": "strides",
+    "group": "groups",
+    "dilation": "dilationrate",
+    "pool": "mode method",
+    "operation": "op mode",
+    "dropout_ratio": "p rate prob ratio",
+    "bias_term": "bias usebias",
+    "weight_filler": "kernelinitializer weightinit initializer init",
+    "bias_filler": "biasinitializer biasinit",
+    "negative_slope": "alpha slope",
+    "eps": "epsilon",
+    "moving_average_fraction": "momentum decay",
+    "shape": "dim dims size targetshape",
+    "axis": "dim",
+    "inputs": "bottom from input inputfrom",
+    "outputs": "top output",
+    "phase": "include when mode",
+    "frozen": "freeze trainable",
+    "base_lr": "lr learningrate eta",
+    "weight_decay": "decay regularization l2",
+    "lr_policy": "scheduler lrscheduler schedule policy",
+    "clip_gradients": "clip gradclip clipnorm clipgradnorm",
+    "gamma": "lrdecay decayrate",
+    "stepsize": "step",
+    "stepvalue": "milestones steps boundaries",
+    "std": "stddev sigma",
+    "solver": "optimizer optim",
+    "train": "training trainer",
+    "data": "dataset datasets",
+    "layers": "layer net network model modules architecture",
+    "vars": "variables constants",
+    "seed": "randomseed",
+    "backend": "device",
+    "max_iter": "iterations iters maxiters maxsteps steps numsteps",
+    "epochs": "epoch numepochs maxepochs nepochs",
+    "display": "logevery loginterval printevery",
+    "test_interval": "evalinterval evalevery valinterval",
+    "snapshot": "checkpoint checkpointinterval saveevery",
+    "test": "val valid validation eval",
+    "batch_size": "batch bs",
+    "transform": "transforms preprocess preprocessing",
+    "source": "type dataset",
+    "path": "file filename root folder",
+    "mean_value": "mean",
+    "crop_size": "crop",
+    "mirror": "flip horizontalflip",
+    # Types; what follows the name is said, too.
+    "Convolution": "convolve convolutional",
+    "InnerProduct": "fc affine gemm fulllayer",
+    "Pooling, with pool: MAX": "maxpool maxpooling",
+    "Pooling, with pool: AVE": "avgpool averagepool averagepooling avgpooling meanpool",
+    "Pooling, with pool: MAX and global_pooling: true": "globalmaxpool globalmaxpooling adaptivemaxpool",
+    "Pooling, with pool: AVE and global_pooling: true": "globalaveragepooling globalavgpool adaptiveavgpool gap",
+    "BatchNorm, with a Scale layer (bias_term: true) behind it": "batchnorm batchnormalization bn",
+    "SoftmaxWithLoss": "crossentropy crossentropyloss categoricalcrossentropy sparsecategoricalcrossentropy nllloss "
+    "softmaxloss softmaxcrossentropy",
+    "SigmoidCrossEntropyLoss": "bcewithlogits bcewithlogitsloss bceloss bce binarycrossentropy",
+    "EuclideanLoss": "mse mseloss meansquarederror l2loss squarederror",
+    "Concat": "cat concatenate",
+    "Slice": "split chunk",
+    "Reshape": "view unflatten",
+    "xavier": "glorot glorotuniform xavieruniform",
+    "msra": "he henormal kaiming kaimingnormal",
+    "gaussian": "normal randn truncatednormal",
+    "constant": "zeros ones",
+    "step": "steplr",
+    "multistep": "multisteplr",
+    "exp": "exponential exponentiallr",
+    "poly": "polynomial linear polynomialdecay",
+}
+"""What other programs call our keys and types, where similarity would not find it."""
+
+
+@functools.cache
+def _elsewhere() -> dict[str, list[str]]:
+    """`_ELSEWHERE` the other way round: what may be meant by each foreign name."""
+    found: dict[str, list[str]] = {}
+    for ours, others in _ELSEWHERE.items():
+        for other in others.split():
+            found.setdefault(other, []).append(ours)
+    return found
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]|[123]d$", "", name.casefold())
+
+
+def _meant(name: str, choices: Iterable[str]) -> tuple[str, str] | None:
+    """The choice that `name` probably stands for, and what to say besides; None if nothing is close."""
+    folded = {_folded(choice): choice for choice in reversed(list(choices))}
+    wanted = _folded(name)
+    for ours in _elsewhere().get(wanted, ()):
+        known, comma, more = ours.partition(",")
+        if known in folded.values():
+            return known, comma + more
+    close = [wanted] if wanted in folded else difflib.get_close_matches(wanted, folded, n=1, cutoff=0.65)
+    return (folded[close[0]], "") if close else None
 
 
 def suggest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that `name` was probably meant to be, or None: case apart, then by similarity."""
-    folded = {choice.casefold(): choice for choice in choices}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
+    """The choice that `name` was probably meant to be, or None: by spelling, by what others call it, by similarity."""
+    found = _meant(name, choices)
+    return found[0] if found else None
 
 
 def did_you_mean(name: str, choices: Iterable[str], otherwise: str = "") -> str:
     """`did you mean 'X'?`, or `otherwise` where nothing is close."""
-    found = suggest(name, choices)
-    return f"did you mean {found!r}?" if found else otherwise
+    found = _meant(name, choices)
+    return f"did you mean {found[0]!r}{found[1]}?" if found else otherwise
+
+
+def listed(what: str, names: Iterable[str]) -> str:
+    """`what: a, b, c`, in lines that fit a terminal; `none` if there are no names."""
+    return "\n".join(textwrap.wrap(f"{what}: {', '.join(names) or 'none'}", 100, subsequent_indent="  "))
 
 
 def shown(value: object) -> str:
@@ -57,7 +182,8 @@ def shown(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
+        text = f"[{', '.join(map(shown, value))}]" if len(value) <= 8 else ""
+        return f"the list {text}" if 0 < len(text) <= 60 else f"a list of {len(value)}"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -69,45 +195,80 @@ def problem(message: str, hint: str = "", at: str = "", on_key: bool = False) ->
 
 
 def explain(error: ValidationError, known: tuple[str, ...]) -> list[InitErrorDetails]:
-    """The errors of one model as problems; `known` are the model's own keys."""
-    details: dict[tuple[tuple[int | str, ...], str], InitErrorDetails] = {}
-    for item in error.errors(include_url=False):
+    """The errors of one model as problems; `known` are the model's own keys.
+
+    A key that is missing because it was misspelt, or stands one level too deep, is not reported a second time.
+    """
+    items = error.errors(include_url=False)
+    excused = {key for item in items if item["type"] == "extra_forbidden" for key in _excused(item, known)}
+    details: dict[tuple[Loc, str], InitErrorDetails] = {}
+    for item in items:
+        if item["type"] == "missing" and item["loc"][-1] in excused:
+            continue
         loc, raised = _problem(item, known)
         details.setdefault((loc, str(raised)), InitErrorDetails(type=raised, loc=loc, input=item["input"]))
     return list(details.values())
 
 
-def _problem(item: ErrorDetails, known: tuple[str, ...]) -> tuple[tuple[int | str, ...], PydanticCustomError]:
+def _excused(item: ErrorDetails, known: tuple[str, ...]) -> set[str | None]:
+    key, value = str(item["loc"][-1]), item["input"]
+    inner = {suggest(str(k), known) for k in value} if isinstance(value, Mapping) else set()
+    return {suggest(key, known), key.partition(":")[0]} | inner
+
+
+def _problem(item: ErrorDetails, known: tuple[str, ...]) -> tuple[Loc, PydanticCustomError]:
     loc, kind, value, context = item["loc"], item["type"], item["input"], item.get("ctx", {})
     if kind == "problem":
         at = (context["at"],) if context["at"] else ()
         return (*loc, *at), problem(context["message"], context["hint"], on_key=context["on_key"])
     if kind == "extra_forbidden":
         key = str(loc[-1])
-        return loc, problem(f"unknown key {key!r}", did_you_mean(key, known, "known: " + ", ".join(known)), on_key=True)
+        return loc, problem(f"unknown key {shown(key)}", _about_key(key, value, known), on_key=True)
     if kind == "missing":
         return loc[:-1], problem(f"missing key {str(loc[-1])!r}")
     if kind == "value_error":
-        return loc, problem(str(context["error"]))
+        field, colon, rest = str(context["error"]).partition(": ")
+        at = (field,) if colon and field in known else ()
+        return (*loc, *at), problem(rest if at else str(context["error"]))
     if kind == "literal_error":
         choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        message = f"expected one of {', '.join(choices)}, got {shown(value)}"
-        return loc, problem(message, did_you_mean(str(value), choices))
+        message = f"expected {' or '.join(choices)}, got {shown(value)}"
+        return loc, problem(message, did_you_mean(value, choices) if isinstance(value, str) else "")
     if len(loc) > 1 and loc[-1] in _UNION_TAGS:
         return loc[:-1], problem(f"{shown(value)} is not a value that this key takes")
-    expected = _EXPECTED.get(kind)
-    message = f"expected {expected.format(**context)}, got {shown(value)}" if expected else item["msg"]
-    return loc, problem(message, _quoted_number(kind, value))
+    expected = _EXPECTED.get(kind, "another value").format(**context)
+    return loc, problem(f"expected {expected}, got {shown(value)}", _about_value(kind, value))
 
 
-def _quoted_number(kind: str, value: Any) -> str:
+def _about_key(key: str, value: Any, known: tuple[str, ...]) -> str:
+    """What to do about an unknown key."""
+    first, colon, rest = key.partition(":")
+    if colon and (first == "type" or first in known) and value is None:
+        return f"a space is missing behind the colon: {first}: {rest}"
+    if isinstance(value, Mapping) and key.endswith("_param") and key != "transform_param":
+        return f"the keys of {key} stand in the layer itself, without {key}"
+    return did_you_mean(key, known, listed("known", known))
+
+
+def _about_value(kind: str, value: Any) -> str:
+    """What to do about a value of the wrong type."""
     if kind in ("int_type", "float_type") and isinstance(value, str):
-        try:
-            float(value)
+        plain = re.sub(r"(?<=\d)[_,](?=\d{3})", "", value)
+        if _NUMBER.fullmatch(value):
             return "remove the quotes to make it a number"
-        except ValueError:
-            return ""
-    return ""
+        if _NUMBER.fullmatch(plain):
+            return f"write {plain}"
+        return f'to compute it, write "${{{value}}}"' if _ARITHMETIC.fullmatch(value) else ""
+    if kind in ("int_type", "int_from_float") and isinstance(value, float) and value == value // 1:
+        return f"write {int(value)}"
+    if kind == "bool_type":
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return "remove the quotes"
+        meant = _YES_NO.get(str(value).lower())
+        return f"write {meant}" if meant else ""
+    if kind == "string_type" and isinstance(value, int | float):
+        return f'put it in quotes: "{shown(value)}"'
+    return "each item starts with '- '" if kind == "list_type" and isinstance(value, dict) else ""
 
 
 def problems(error: ValidationError) -> list[Problem]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from cfgnet.explain import did_you_mean, shown
 
 MAX_LENGTH = 1000
 MAX_BITS = 256
@@ -43,6 +46,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "floor": math.floor,
 }
 """What a `${...}` may call."""
+_REASONS: dict[type[Exception], str] = {
+    ZeroDivisionError: "divides by zero",
+    OverflowError: "is too large",
+    TypeError: "does not go together",
+}
 
 
 class FormulaError(ValueError):
@@ -61,9 +69,12 @@ def evaluate(text: str, names: Callable[[str], Any], functions: Mapping[str, Cal
     if len(text) > MAX_LENGTH:
         raise FormulaError(f"longer than {MAX_LENGTH} characters")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own remarks on its syntax are not for the user
+            tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise FormulaError("not an expression", getattr(error, "offset", None) or 1) from None
+        hint = "numbers, names, + - * / // % ** ( ) and functions such as min(a, b)"
+        raise FormulaError("not an expression", getattr(error, "offset", None) or 1, hint) from None
     try:
         return _Evaluator(names, functions).value(tree.body)
     except RecursionError:
@@ -76,11 +87,17 @@ class _Evaluator:
 
     def value(self, node: ast.expr) -> Any:
         try:
-            return self._value(node)
+            value = self._value(node)
         except (ArithmeticError, TypeError, ValueError) as error:
             if isinstance(error, FormulaError):
                 raise
-            raise FormulaError(str(error), node.col_offset + 1) from None
+            reason = next((text for kind, text in _REASONS.items() if isinstance(error, kind)), "has no value")
+            raise FormulaError(f"{ast.unparse(node)!r} {reason}", node.col_offset + 1) from None
+        if isinstance(value, complex):
+            raise FormulaError(f"{ast.unparse(node)!r} is not a real number", node.col_offset + 1)
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise FormulaError(f"{ast.unparse(node)!r} has more than {MAX_BITS} bits", node.col_offset + 1)
+        return value
 
     def _value(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str | bool):
@@ -114,15 +131,27 @@ class _Evaluator:
 
     def call(self, node: ast.Call, name: str) -> Any:
         if name not in self.functions:
-            known = "known: " + ", ".join(self.functions)
-            raise FormulaError(f"unknown function {name!r}", node.col_offset + 1, known)
-        return self.functions[name](*map(self.value, node.args))
+            hint = did_you_mean(name, self.functions, "known: " + ", ".join(self.functions))
+            raise FormulaError(f"unknown function {name!r}", node.col_offset + 1, hint)
+        given = list(map(self.value, node.args))
+        try:
+            return self.functions[name](*given)
+        except (ArithmeticError, TypeError, ValueError):
+            values = ", ".join(map(shown, given)) or "nothing"
+            raise FormulaError(f"{name} has no value for {values}", node.col_offset + 1) from None
 
     def binary(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)
+        for side in (left, right):
+            if side is None or isinstance(side, list | dict):
+                raise FormulaError(f"expected a number, got {shown(side)}", node.col_offset + 1)
         texts = [isinstance(side, str) for side in (left, right)]
         if any(texts) and not (all(texts) and isinstance(node.op, ast.Add)):
-            raise FormulaError("text can only be added to text", node.col_offset + 1)
+            text, other = (left, right) if texts[0] else (right, left)
+            hint = "remove the quotes to make it a number" if not isinstance(other, str) else ""
+            raise FormulaError(f"expected a number, got {shown(text)}", node.col_offset + 1, hint)
+        if all(texts) and len(left) + len(right) > MAX_LENGTH:
+            raise FormulaError(f"the text has more than {MAX_LENGTH} characters", node.col_offset + 1)
         whole = isinstance(left, int) and isinstance(right, int)
         if whole and isinstance(node.op, ast.Pow) and left.bit_length() * abs(right) > MAX_BITS:
             raise FormulaError(f"the power has more than {MAX_BITS} bits", node.col_offset + 1)

@@ -136,7 +136,7 @@ def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, b
     Raises CfgnetError if the net has nothing to check, SpecError if it cannot be built.
     """
     plan, net = _real_net(spec, batch)
-    results = []
+    results: list[Result] = []
     for index in range(len(plan.nodes)):
         alone = _layer_alone(net, index)
         if alone:

@@ -19,7 +19,8 @@ from cfgnet.errors import Locate, Mark, Path, Problem, SpecError
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 64
-MAX_NODES = 100_000
+MAX_NODES = 50_000
+_TAG = "tag:yaml.org,2002:"
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -45,6 +46,8 @@ class Document:
     values: dict[Path, Mark] = field(default_factory=dict)
     keys: dict[Path, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    unusable: set[Path] = field(default_factory=set)
+    """Where a problem is reported already, so that nothing more need be said about the value there."""
 
     @property
     def locate(self) -> Locate:
@@ -55,31 +58,38 @@ class Document:
 def read(path: str | FilePath) -> Document:
     """The document in a file; SpecError if it cannot be read, is no YAML, or is over the bounds."""
     file = FilePath(path)
-    mark = Mark(str(path), 1, 1)
+
+    def stop(message: str, hint: str = "", line: int = 1, column: int = 1) -> SpecError:
+        return SpecError([Problem(message, hint, mark=Mark(str(path), line, column))])
+
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        hint = _neighbours(file)
-        raise SpecError([Problem(f"there is no file {str(path)!r}", hint, mark=mark)]) from None
-    except OSError as error:
-        raise SpecError([Problem(f"cannot read the file: {error.strerror}", mark=mark)]) from None
+        raise stop("there is no such file", _neighbours(file.parent, file.name)) from None
+    except IsADirectoryError:
+        raise stop("expected a file, got a folder", _neighbours(file)) from None
+    except (OSError, ValueError) as error:
+        raise stop(f"the file cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > MAX_BYTES:
-        raise SpecError([Problem(f"the file is larger than {MAX_BYTES >> 20} MiB", mark=mark)])
+        raise stop(f"expected at most {MAX_BYTES >> 20} MiB, got more", "is this a configuration?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
-        raise SpecError([Problem("the file is not UTF-8 text", mark=Mark(str(path), line, column))]) from None
+        found = f"expected UTF-8 text, got the byte 0x{data[error.start]:02x}"
+        raise stop(found, "save the file as UTF-8", line, column) from None
     return parse(text, str(path))
 
 
-def _neighbours(file: FilePath) -> str:
-    from cfgnet.explain import did_you_mean
+def _neighbours(folder: FilePath, name: str = "") -> str:
+    """What may have been meant instead of `name`: the YAML files of the folder."""
+    from cfgnet.explain import did_you_mean, listed
 
-    there = [p.name for p in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
-    return did_you_mean(file.name, there)
+    there = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
+    more = [*there[:8], *(["..."] if len(there) > 8 else [])]
+    return did_you_mean(name, there, listed("there are", more) if there else "")
 
 
 def parse(text: str, file: str = "<text>") -> Document:
@@ -89,18 +99,59 @@ def parse(text: str, file: str = "<text>") -> Document:
         builder = _Builder(yaml.parse(text, Loader=_Parser), file, document)
         document.value = builder.build()
     except yaml.MarkedYAMLError as error:
-        at = error.problem_mark or error.context_mark
-        mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file, 1, 1)
-        hint = f"{error.context}" if error.context else ""
-        if "cannot start any token" in str(error.problem) and "\t" in text:
-            hint = "YAML does not allow tabs for indentation"
-        raise SpecError([Problem(f"not valid YAML: {error.problem}", hint, mark=mark)]) from None
+        message, hint, (line, column) = _syntax(text.splitlines(), error)
+        raise SpecError([Problem(f"not valid YAML: {message}", hint, mark=Mark(file, line, column))]) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         mark = Mark(file, before.count("\n") + 1, error.position - before.rfind("\n"))
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise SpecError([Problem(f"not valid YAML: character #x{code:02x} is not allowed", mark=mark)]) from None
+        message = f"not valid YAML: the invisible character #x{code:02x}"
+        raise SpecError([Problem(message, "delete it", mark=mark)]) from None
     return document
+
+
+def _syntax(lines: list[str], error: yaml.MarkedYAMLError) -> tuple[str, str, tuple[int, int]]:
+    """What is wrong with the text, what to do, and where; both of PyYAML's parsers give only hints of that."""
+    context, problem = str(error.context), str(error.problem)
+    at, start = [(m.line + 1, m.column + 1) if m else None for m in (error.problem_mark, error.context_mark)]
+    at = at or start or (1, 1)
+    start = start or at
+    line = lines[at[0] - 1] if at[0] <= len(lines) else ""
+    before, char = line[: at[1] - 1], line[at[1] - 1 : at[1]]
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "a tab in the indentation", "indent with spaces", (at[0], line.index("\t") + 1)
+    if any(re.fullmatch(r"\s*\w+\s*\{\s*", above) for above in lines[: at[0]]):
+        return "this looks like a Caffe prototxt file", "cfgnet reads YAML; start from an example in configs/", (1, 1)
+    if "quoted scalar" in context and "end of stream" in problem:
+        return "this quote is never closed", f"close it with another {lines[start[0] - 1][start[1] - 1]}", start
+    if "escape" in problem:
+        return r"an unknown escape behind \ in double quotes", "in single quotes, \\ is an ordinary character", at
+    if "flow" in context:
+        opening, closing = ("[", "]") if "sequence" in context else ("{", "}")
+        if before.endswith("$") and char == "{":
+            return "${...} without quotes", 'write "${...}"', (at[0], at[1] - 1)
+        if at[0] == start[0] and char not in "]}":
+            return f"expected , or {closing}, got {char or 'the end of the line'}", "a comma is missing before it", at
+        hint = f"close it with {closing}" + (f" before the {char}" if at[0] == start[0] and char else "")
+        return f"this {opening} is never closed", hint, start
+    if "expected ':'" in problem:
+        found = lines[start[0] - 1].strip()[:40]
+        return f"expected key: value, got {found!r}", "write a colon and a space behind the key", start
+    if "mapping values" in problem and re.search(r":\s", before):
+        return "a second : on this line", "put text that holds : in quotes, or begin a new line", at
+    if char and char in "}]":
+        return f"nothing is open that this {char} closes", "delete it, or look for an opening that is missing", at
+    if char and char in "@`%":
+        return f"a value cannot start with {char}", "put it in quotes", at
+    if "sequence entries" in problem or "block sequence" in problem:
+        return "a list cannot start behind its key on the same line", "begin a new line, or write [a, b]", at
+    if "block" in context and before.strip():
+        return "more text behind the end of a value", "put the whole value in quotes", at
+    if "block" in context or "mapping values" in problem:
+        column = len(line) - len(line.lstrip()) + 1
+        hint = "start it in the same column as the lines that it belongs to"
+        return "the indentation does not fit the lines above", hint, (at[0], column)
+    return problem, "" if error.context is None else context, at
 
 
 def scalar(text: str) -> Any:
@@ -114,18 +165,11 @@ def scalar(text: str) -> Any:
     return text
 
 
-@dataclass
-class _Anchor:
-    value: Any
-    nodes: int
-    values: dict[Path, Mark]
-    keys: dict[Path, Mark]
-
-
 class _Builder:
     def __init__(self, events: Iterator[Any], file: str, document: Document):
         self.events, self.file, self.document = events, file, document
-        self.anchors: dict[str, _Anchor] = {}
+        self.anchors: dict[str, tuple[Path, Any, int]] = {}
+        """The path and the value of each anchor, and how many nodes it has."""
         self.nodes = 0
 
     def build(self) -> Any:
@@ -137,31 +181,33 @@ class _Builder:
         next(self.events)  # document end
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
-            self.complain(after, "expected one document, found a second")
+            self.complain(after, "expected one configuration, got a second behind ---", "put it into a file of its own")
         return value
 
     def mark(self, event: Any) -> Mark:
         return Mark(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
 
-    def complain(self, event: Any, message: str, hint: str = "") -> None:
-        self.document.problems.append(Problem(message, hint, mark=self.mark(event)))
+    def complain(self, event: Any, message: str, hint: str = "", path: Path = ()) -> None:
+        self.document.problems.append(Problem(message, hint, path, mark=self.mark(event)))
 
-    def stop(self, event: Any, message: str) -> SpecError:
-        return SpecError([Problem(message, mark=self.mark(event))])
+    def stop(self, event: Any, message: str, hint: str = "") -> SpecError:
+        return SpecError([Problem(message, hint, mark=self.mark(event))])
 
     def count(self, event: Any, nodes: int) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
-            raise self.stop(event, f"more than {MAX_NODES:,} values, aliases expanded")
+            raise self.stop(event, f"expected at most {MAX_NODES:,} values, got more", "every *alias counts in full")
 
     def node(self, event: Any, path: Path, depth: int) -> Any:
         if depth > MAX_DEPTH:
-            raise self.stop(event, f"nested deeper than {MAX_DEPTH} levels")
-        self.count(event, 1)
+            raise self.stop(event, f"nested deeper than {MAX_DEPTH} levels", "a configuration needs about 5")
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, path)
+        self.count(event, 1)
         if event.tag is not None and event.tag != "!":
-            self.complain(event, f"the tag {event.tag} is not allowed", "a configuration holds plain values only")
+            tag = "!!" + event.tag.removeprefix(_TAG) if event.tag.startswith(_TAG) else event.tag
+            self.complain(event, f"the tag {tag} is not allowed", "write plain values only: text, numbers, lists", path)
+            self.document.unusable.add(path)
         self.document.values[path] = self.mark(event)
         before = self.nodes
         value: Any
@@ -172,7 +218,7 @@ class _Builder:
         else:
             value = self.mapping(path, depth)
         if event.anchor:
-            self.remember(event.anchor, value, path, self.nodes - before + 1)
+            self.anchors[event.anchor] = (path, value, self.nodes - before + 1)
         return value
 
     def sequence(self, path: Path, depth: int) -> list[Any]:
@@ -183,70 +229,57 @@ class _Builder:
 
     def mapping(self, path: Path, depth: int) -> dict[str, Any]:
         items: dict[str, Any] = {}
-        merged: list[tuple[Any, Any]] = []
+        merged: list[tuple[Any, Path, Any]] = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            key = self.key(event, depth)
+            if not isinstance(event, yaml.ScalarEvent):
+                self.complain(event, "expected a key, a plain word, got a list or a mapping", '"${...}" needs quotes')
+                self.node(event, (*path, "<key>"), depth + 1)
+                self.node(next(self.events), (*path, "<key>"), depth + 1)
+                continue
+            key, behind = str(event.value), next(self.events)
             if key == "<<" and event.implicit[0]:
-                merge = next(self.events)
-                merged.append((merge, self.node(merge, (*path, "<<"), depth + 1)))
+                origin = (*path, "<<", len(merged))
+                merged.append((behind, origin, self.node(behind, origin, depth + 1)))
             elif key in items:
                 first = self.document.keys[(*path, key)]
-                self.complain(event, f"the key {key!r} is here twice", f"first at line {first.line}")
-                self.node(next(self.events), (*path, "<duplicate>"), depth + 1)
+                self.complain(event, f"the key {key!r} is here twice", f"the first is on line {first.line}")
+                self.node(behind, (*path, "<duplicate>"), depth + 1)
             else:
                 self.document.keys[(*path, key)] = self.mark(event)
-                items[key] = self.node(next(self.events), (*path, key), depth + 1)
-        for merge, value in merged:
-            self.merge(merge, value, items, path)
+                items[key] = self.node(behind, (*path, key), depth + 1)
+        for merge, origin, value in merged:
+            self.merge(merge, origin, value, items, path)
         return items
 
-    def key(self, event: Any, depth: int) -> str:
-        if isinstance(event, yaml.ScalarEvent):
-            return str(event.value)
-        self.complain(event, "expected a key, a plain word")
-        self.node(event, ("<key>",), depth + 1)
-        return "<key>"
-
-    def merge(self, event: Any, value: Any, items: dict[str, Any], path: Path) -> None:
+    def merge(self, event: Any, origin: Path, value: Any, items: dict[str, Any], path: Path) -> None:
         """Adds the pairs of `<<: *anchor`; keys that stand in the mapping itself win."""
-        for number, source in enumerate(value if isinstance(value, list) else [value]):
+        sources = [((*origin, i), v) for i, v in enumerate(value)] if isinstance(value, list) else [(origin, value)]
+        for at, source in sources:
             if not isinstance(source, dict):
-                self.complain(event, "<< takes a mapping or a list of mappings")
+                self.complain(event, "<< takes a mapping or a list of mappings", "as in <<: *anchor")
                 continue
-            origin = (*path, "<<", number) if isinstance(value, list) else (*path, "<<")
             for key, item in source.items():
                 if key not in items:
-                    items[key] = item
-                    _move(self.document.values, origin, path, key)
-                    _move(self.document.keys, origin, path, key)
-
-    def remember(self, name: str, value: Any, path: Path, nodes: int) -> None:
-        def below(marks: dict[Path, Mark]) -> dict[Path, Mark]:
-            return {p[len(path) :]: mark for p, mark in marks.items() if p[: len(path)] == path}
-
-        self.anchors[name] = _Anchor(value, nodes, below(self.document.values), below(self.document.keys))
+                    items[key] = self.echo(item, (*at, key), (*path, key))
 
     def alias(self, event: Any, path: Path) -> Any:
-        anchor = self.anchors.get(event.anchor)
-        if anchor is None:
-            raise self.stop(event, f"the alias *{event.anchor} has no anchor &{event.anchor} before it")
-        self.count(event, anchor.nodes)
-        self.document.values |= {path + p: mark for p, mark in anchor.values.items()}
-        self.document.keys |= {path + p: mark for p, mark in anchor.keys.items()}
-        return _copy(anchor.value)
+        if event.anchor not in self.anchors:
+            hint = f"write &{event.anchor} where it is defined; text that starts with * needs quotes"
+            raise self.stop(event, f"the alias *{event.anchor} has no anchor before it", hint)
+        origin, value, nodes = self.anchors[event.anchor]
+        self.count(event, nodes)
+        return self.echo(value, origin, path)
 
-
-def _copy(value: Any) -> Any:
-    """Aliases become values of their own, so that a later `--set` changes one place only."""
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _move(marks: dict[Path, Mark], origin: Path, path: Path, key: str) -> None:
-    start = (*origin, key)
-    for at in [p for p in marks if p[: len(start)] == start]:
-        marks[(*path, key, *at[len(start) :])] = marks[at]
+    def echo(self, value: Any, origin: Path, path: Path) -> Any:
+        """A copy of `value` for `path`, with the marks of `origin`, so that a later `--set` changes one place only."""
+        for marks in (self.document.values, self.document.keys):
+            if origin in marks:
+                marks[path] = marks[origin]
+        if isinstance(value, dict):
+            return {key: self.echo(item, (*origin, key), (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.echo(item, (*origin, i), (*path, i)) for i, item in enumerate(value)]
+        return value
 
 
 def dump(value: Any) -> str:

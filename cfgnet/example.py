@@ -1,0 +1,202 @@
+"""Examples: a configuration for every member of every family that shows it at work.
+
+None is written by anyone. That of a layer type is found by running the first cases of its class in a few typical nets,
+so it is right whenever there is one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cfgnet import yamlio
+from cfgnet.data import Source
+from cfgnet.errors import CfgnetError
+from cfgnet.init import Filler
+from cfgnet.layer import Case, Layer, Port
+from cfgnet.net import Net
+from cfgnet.part import Part
+from cfgnet.plan import Shaped
+from cfgnet.policy import Policy
+from cfgnet.prepare import loads, prepare
+from cfgnet.solver import Solver
+
+FAMILIES: dict[str, type[Part]] = {
+    "Layer types": Layer,
+    "Fillers": Filler,
+    "Learning-rate policies": Policy,
+    "Solvers": Solver,
+    "Data sources": Source,
+}
+"""Every family that a configuration chooses from, by its heading."""
+
+
+def flow(value: Any) -> str:
+    """`value` as YAML on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value) and yamlio.scalar(value) == value:
+        return value
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def family_of(cls: type[Part]) -> type[Part]:
+    """The class that opened the family of `cls`."""
+    return next(family for family in FAMILIES.values() if issubclass(cls, family))
+
+
+class Example(NamedTuple):
+    """A configuration that shows a member at work; `shaped` is the layer in its plan, None for the other families."""
+
+    text: str
+    shaped: Shaped | None = None
+
+
+HEAD = ["{type: InnerProduct, name: score, num_output: 10}", "{type: SoftmaxWithLoss, inputs: [score, label]}"]
+REGRESSION = ["{type: InnerProduct, name: score, num_output: 1}", "{type: EuclideanLoss, inputs: [score, target]}"]
+DIGITS = "{source: digits, batch_size: 64, transform: {scale: 0.0625}}"
+PAIRS = "{source: digits, batch_size: 64, pairs: true, transform: {scale: 0.0625}}"
+FORMULA = '{source: synthetic, batch_size: 10, count: 100, formula: "x * x"}'
+TWINS = [
+    "{type: InnerProduct, name: a, inputs: data, num_output: 2, param: {weight: {share: w}, bias: {share: b}}}",
+    "{type: InnerProduct, name: b, inputs: data_p, num_output: 2, param: {weight: {share: w}, bias: {share: b}}}",
+]
+VALUES: dict[str, Any] = {
+    "batch_size": 10,
+    "count": 100,
+    "formula": "sin(x)",
+    "gamma": 0.1,
+    "path": "FILE",
+    "power": 0.75,
+    "stepsize": 1000,
+    "stepvalue": [1000, 1500],
+}
+"""What an example gives for a field that has no default."""
+TYPICAL: dict[str, dict[str, Any]] = {
+    "SGD": {"momentum": 0.9},
+    "constant": {"value": 0.1},
+    "exp": {"gamma": 0.999},
+    "gaussian": {"std": 0.01},
+    "inv": {"gamma": 0.0001, "power": 0.75},
+    "sigmoid": {"gamma": -0.01, "stepsize": 1000},
+    "uniform": {"min": -0.1, "max": 0.1},
+}
+"""Settings without which an example of a type would be a poor one."""
+
+
+class _Setting(NamedTuple):
+    """A net around a layer: what comes before it, the tensors it may read, and what comes after it."""
+
+    source: str
+    before: list[str]
+    floats: list[str]
+    ints: list[str]
+    after: list[str]
+
+
+def _config(source: str, layers: Iterable[str], rest: str = "") -> str:
+    return f"data:\n  train: {source}\nlayers:\n" + "".join(f"  - {layer}\n" for layer in layers) + rest
+
+
+@functools.cache
+def example(cls: type[Part]) -> Example:
+    """A configuration that runs; the text is empty for a layer type whose cases fit none of the typical nets."""
+    if issubclass(cls, Layer):
+        tried = (_run(cls, text) for case in cls.cases or [Case()] for text in _candidates(cls, case))
+        return next(filter(None, tried), Example(""))
+    value = _smallest(cls)
+    if issubclass(cls, Source):
+        return Example(_config(flow(value), REGRESSION if "formula" in value else HEAD))
+    short = value if len(value) > 1 else cls.type_name
+    if issubclass(cls, Filler):
+        return Example(_config(DIGITS, [HEAD[0].replace("}", f", weight_filler: {flow(short)}}}"), HEAD[1]]))
+    policy = {"lr_policy": short} if issubclass(cls, Policy) else {}
+    solver = {"type": "SGD", "base_lr": 0.01} | (value if issubclass(cls, Solver) else policy)
+    return Example(_config(DIGITS, HEAD, f"solver: {flow(solver)}\ntrain: {{max_iter: 2000}}\n"))
+
+
+def _smallest(cls: type[Part]) -> dict[str, Any]:
+    """As few settings as make a valid member: those without a default, and one more where that is not enough."""
+    required = {name: VALUES.get(name, 1) for name, info in cls.model_fields.items() if info.is_required()}
+    least = {cls.tag: cls.type_name} | required | TYPICAL.get(cls.type_name, {})
+    extras = [{name: VALUES[name]} for name in cls.model_fields if name in VALUES and name not in least]
+    for extra in ({}, *extras):
+        try:
+            cls.model_validate({k: v for k, v in (least | extra).items() if k != cls.tag})
+            return least | extra
+        except ValueError:
+            continue
+    return least
+
+
+def _run(cls: type[Layer], text: str) -> Example | None:
+    """The example if one forward pass of it succeeds without a warning."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            spec = loads(text)
+            prepared = prepare(spec, phases=["train"])
+            net = Net(prepared.plans["train"])
+            net.forward(**prepared.batches["train"].at(0))
+    except (CfgnetError, Warning):
+        return None
+    return Example(text, next(shaped for shaped in net.plan.nodes if isinstance(shaped.node.layer, cls)))
+
+
+def _candidates(cls: type[Layer], case: Case) -> Iterator[str]:
+    """Nets around the layer of a case, the most natural first."""
+    made = {"type": cls.type_name} | {k: v for k, v in case.given.items() if k in cls.model_fields}
+    for setting in _settings(cls, case):
+        inputs = _inputs(cls.wiring.inputs, setting)
+        if inputs is not None:
+            default = not setting.before and inputs == ["data"]
+            layer = {"type": cls.type_name} | ({} if default else {"inputs": inputs}) | made
+            yield _config(setting.source, [*setting.before, flow(layer), *setting.after])
+
+
+def _settings(cls: type[Layer], case: Case) -> list[_Setting]:
+    own = _own_sources(cls, case)
+    doubled = [_Setting(source, [], ["data"] * 8, ["label"], []) for source in (DIGITS, *own)]
+    if not cls.is_loss and cls.better is None:
+        headed = [_Setting(source, [], ["data"], ["label"], HEAD) for source in (DIGITS, *own)]
+        return [*headed, *(setting._replace(after=[]) for setting in headed), *doubled]
+    return [
+        _Setting(DIGITS, HEAD[:1], ["score"], ["label"], [] if cls.is_loss else HEAD[1:]),
+        _Setting(FORMULA, REGRESSION[:1], ["score", "target"], [], []),
+        _Setting(PAIRS, TWINS, ["a", "b"], ["sim"], []),
+        *doubled,
+    ]
+
+
+def _own_sources(cls: type[Layer], case: Case) -> list[str]:
+    """Synthetic data of the shape that the case gives to the first input, with 10 samples or as many as it has."""
+    port = cls.wiring.inputs[0]
+    given = case.given.get(port.name, (4, 3))
+    batch, *sample = _shape(given[0] if port.many else given) or [1]
+    rest = f"classification: 10, inputs: {flow(sample or [1])}" + (", low: 1, high: 2" if case.positive else "")
+    return [f"{{source: synthetic, batch_size: {size}, count: {10 * size}, {rest}}}" for size in (10, batch)]
+
+
+def _shape(value: Any) -> list[int]:
+    if isinstance(value, tuple):
+        return list(value)
+    return [len(value), *_shape(value[0])] if isinstance(value, list) else []
+
+
+def _inputs(ports: Sequence[Port], setting: _Setting) -> list[str] | None:
+    """A tensor of the setting for each port, in order; None if there are too few."""
+    names, left = list[str](), {"float": list(setting.floats), "int": list(setting.ints)}
+    for port in ports:
+        if port.optional:
+            continue
+        if not left[port.kind]:
+            return None
+        name = left[port.kind].pop(0)
+        names += [name, name] if port.many else [name]
+    return names
