@@ -17,9 +17,8 @@ from cfgnet.errors import CfgnetError
 from cfgnet.example import FAMILIES, example, family_of, flow
 from cfgnet.layer import Layer, Port
 from cfgnet.part import Config, Part, plain
-from cfgnet.plan.text import plan_text
 
-__all__ = ["FAMILIES", "described", "find", "groups", "listing", "outline", "page", "plan_text", "reference"]
+__all__ = ["FAMILIES", "described", "find", "groups", "listing", "outline", "page", "reference"]
 
 
 class Field(NamedTuple):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from cfgnet.errors import Path, Problem, ShapeError
-from cfgnet.explain import did_you_mean
+from cfgnet.errors import Locate, Path, Problem, ShapeError
+from cfgnet.explain import did_you_mean, listed
 from cfgnet.layer import Kind, Layer, Port, Shape
 
 Bound = Mapping[str, str | tuple[str, ...]]
@@ -87,31 +87,39 @@ class Graph:
 
 
 def build(
-    layers: Sequence[Layer], phase: Literal["train", "test"], inputs: Mapping[str, TensorType] | None
+    layers: Sequence[Layer],
+    phase: Literal["train", "test"],
+    inputs: Mapping[str, TensorType] | None,
+    locate: Locate | None = None,
 ) -> tuple[Graph, list[Problem]]:
     """The graph of one phase, and what is wrong with the wiring; `inputs` is None where the data cannot be known."""
-    builder = _Builder(layers, phase, inputs)
+    builder = _Builder(layers, phase, inputs, locate or Locate())
     return builder.build(), builder.problems
 
 
 class _Builder:
     def __init__(
-        self, layers: Sequence[Layer], phase: Literal["train", "test"], inputs: Mapping[str, TensorType] | None
+        self,
+        layers: Sequence[Layer],
+        phase: Literal["train", "test"],
+        inputs: Mapping[str, TensorType] | None,
+        locate: Locate,
     ):
         self.phase: Literal["train", "test"] = phase
-        self.inputs = inputs
+        self.inputs, self.locate = inputs, locate
         self.layers = [(i, layer) for i, layer in enumerate(layers) if layer.phase in (None, phase)]
         self.elsewhere = {
             name for layer in layers if layer.phase not in (None, phase) for name in self.outputs_of(layer)
         }
         self.problems: list[Problem] = []
-        self.made: dict[str, int] = {}
-        """Every tensor that a layer writes, and that layer's position."""
+        self.made: dict[str, tuple[int, Layer]] = {}
+        """Every tensor that a layer writes, with the position and the layer."""
 
     def build(self) -> Graph:
-        self.check_names()
+        repeated = self.check_names()
         for index, layer in self.layers:
-            self.claim_outputs(index, layer)
+            if index not in repeated:
+                self.claim_outputs(index, layer)
         nodes, previous = [], self.first_input()
         for index, layer in self.layers:
             nodes.append(self.node(index, layer, previous))
@@ -122,11 +130,22 @@ class _Builder:
     def complain(self, path: Path, message: str, hint: str = "") -> None:
         self.problems.append(Problem(message, hint, ("layers", *path)))
 
-    def check_names(self) -> None:
+    def at(self, index: int) -> str:
+        """Where a layer stands, in words: `line 12`, or `layers[3]` where there is no file."""
+        mark = self.locate(("layers", index))
+        return f"line {mark.line}" if mark else f"layers[{index}]"
+
+    def check_names(self) -> set[int]:
+        """Reports names that are taken; the layers whose default output clashes for that reason only."""
         first: dict[str, int] = {}
+        repeated = set()
         for index, layer in self.layers:
             if layer.name and first.setdefault(layer.name, index) != index:
-                self.complain((index, "name"), f"the name {layer.name!r} is taken by layers[{first[layer.name]}]")
+                hint = f"the other is at {self.at(first[layer.name])}; give each a name of its own"
+                self.complain((index, "name"), f"two layers have the name {layer.name!r}", hint)
+                if layer.outputs is None:
+                    repeated.add(index)
+        return repeated
 
     def outputs_of(self, layer: Layer) -> tuple[str, ...]:
         """The outputs that a layer names, or its own name if it has a single required one."""
@@ -138,17 +157,21 @@ class _Builder:
     def claim_outputs(self, index: int, layer: Layer) -> None:
         for position, name in enumerate(self.outputs_of(layer)):
             path = (index, "outputs", position) if layer.outputs is not None else (index, "name")
-            if name in self.made:
-                other = self.layer_at(self.made[name])
-                hint = "every tensor is written once; give this one a name of its own"
-                self.complain(path, f"the tensor {name!r} is already written by {other.name}", hint)
-            elif self.inputs and name in self.inputs:
-                self.complain(path, f"the tensor {name!r} already comes from the data", "choose another name")
+            if self.inputs and name in self.inputs:
+                hint = "choose another name: each tensor has one origin"
+                self.complain(path, f"{layer.name}: the tensor {name!r} already comes from the data", hint)
+            elif name in self.made:
+                self.written_twice(path, layer, name)
             else:
-                self.made[name] = index
+                self.made[name] = (index, layer)
 
-    def layer_at(self, index: int) -> Layer:
-        return next(layer for i, layer in self.layers if i == index)
+    def written_twice(self, path: Path, layer: Layer, name: str) -> None:
+        index, other = self.made[name]
+        by = "itself" if other is layer else f"{other.name} ({self.at(index)})"
+        hint = "each tensor is written once; give this one a name of its own"
+        if name in (layer.inputs or ()):
+            hint = f"leave outputs out, and read {layer.name!r} afterwards: memory is shared where possible anyway"
+        self.complain(path, f"{layer.name}: the tensor {name!r} is already written by {by}", hint)
 
     def first_input(self) -> str | None:
         return next(iter(self.inputs), None) if self.inputs else "data" if self.inputs is None else None
@@ -165,10 +188,17 @@ class _Builder:
         try:
             return layer.wiring.bind(side, names)
         except ShapeError as error:
-            what = layer.name or layer.type_name
-            path = (index, side) if getattr(layer, side) is not None else (index,)
-            self.complain(path, f"{what}: {error}", f"write {side}: [...]" if getattr(layer, side) is None else "")
+            given = getattr(layer, side) is not None
+            hint = f"as in {side}: {self.example(layer, side, names)}"
+            self.complain((index, side) if given else (index,), f"{layer.name}: {error}", hint)
             return {}
+
+    def example(self, layer: Layer, side: Literal["inputs", "outputs"], names: tuple[str, ...]) -> str:
+        """What could stand at `inputs` or `outputs`: the given names, made fewer or more by those of the ports."""
+        ports = getattr(layer.wiring, side)
+        wanted = sum(not port.optional for port in ports)
+        kept = names[: max(wanted, 1)]
+        return f"[{', '.join([*kept, *(port.name for port in ports[len(kept) : wanted])])}]"
 
     def inputs_of(self, index: int, layer: Layer, previous: str | None) -> tuple[str, ...] | None:
         """The inputs of a layer, given or by default; None where they could not be found out."""
@@ -184,25 +214,30 @@ class _Builder:
 
     def dangling(self, index: int, position: int, layer: Layer, name: str) -> None:
         known = [*(self.inputs or {}), *self.made]
+        owner = next((other for _, other in self.layers if other.name == name), None)
+        hint = did_you_mean(name, known, listed("there are", known))
         if name in self.elsewhere:
-            hint = f"it exists in the other phase only; add phase: to {layer.name}"
-        else:
-            hint = did_you_mean(name, known, "there are: " + ", ".join(known))
-        self.complain((index, "inputs", position), f"{layer.name}: no tensor {name!r} in phase {self.phase}", hint)
+            only = "test" if self.phase == "train" else "train"
+            hint = f"it is there in the {only} phase only; does {layer.name} need phase: {only}, too?"
+        elif owner:
+            outputs = ", ".join(map(repr, self.outputs_of(owner)))
+            hint = f"the layer {name} names its outputs itself: {outputs}" if outputs else f"{name} has no output"
+        self.complain((index, "inputs", position), f"{layer.name}: there is no tensor {name!r}", hint)
 
     def default_inputs(self, index: int, layer: Layer, previous: str | None) -> tuple[str, ...] | None:
         if layer.type_name == "?":
             return None
         names: list[str] = []
-        for position, port in enumerate(p for p in layer.wiring.inputs if not p.optional):
+        required = [port for port in layer.wiring.inputs if not port.optional]
+        for position, port in enumerate(required):
             name = self.default_input(position, port, previous)
             if name is None:
-                wanted = layer.wiring.arity("inputs")
-                self.complain(
-                    (index,),
-                    f"{layer.name}: expected {wanted}, and no tensor is called {port.name!r}",
-                    "write inputs: [...]",
+                message = (
+                    f"{layer.name}: expected {layer.wiring.arity('inputs')}, and no tensor is called {port.name!r}"
                 )
+                known = listed("there are", [*(self.inputs or {}), *self.made])
+                example = ", ".join([*names, *("..." for _ in required[position:])])
+                self.complain((index,), message, f"say which: inputs: [{example}]\n{known}")
                 return None
             names.append(name)
         return tuple(names)
@@ -214,32 +249,46 @@ class _Builder:
 
     def ordered(self, nodes: list[Node]) -> tuple[Node, ...]:
         """The nodes in running order: as written, but never before what they read."""
+        written = {name for node in nodes for name in node.writes()}
         done: set[str] = set()
         order: list[Node] = []
         waiting = nodes
         while waiting:
             later = []
             for node in waiting:
-                if all(name in done or name not in self.made for name in node.reads()):
+                if all(name in done or name not in written for name in node.reads()):
                     order.append(node)
                     done.update(node.writes())
                 else:
                     later.append(node)
             if len(later) == len(waiting):
-                self.circle(later)
+                self.circles(later)
                 return (*order, *later)
             waiting = later
         return tuple(order)
 
-    def circle(self, nodes: list[Node]) -> None:
-        """Reports one circle among nodes that wait for one another."""
-        by_output = {name: node for node in nodes for name in node.writes()}
-        node, seen = nodes[0], list[Node]()
-        while node not in seen:
-            seen.append(node)
-            node = next(by_output[name] for name in node.reads() if name in by_output)
-        round_ = [n.name for n in seen[seen.index(node) :]]
-        chain = " <- ".join([*round_, round_[0]])
-        self.complain(
-            (node.index, "inputs"), f"{node.name} waits for its own output: {chain}", "a graph cannot go in a circle"
-        )
+    def circles(self, waiting: list[Node]) -> None:
+        """Reports every circle among nodes that wait for one another; those that only wait for one are innocent."""
+        by_output = {name: node for node in waiting for name in node.writes()}
+        left = {node.index: node for node in waiting}
+        while left:
+            node, seen = next(iter(left.values())), list[Node]()
+            while node.index in left and node not in seen:
+                seen.append(node)
+                node = next(by_output[name] for name in node.reads() if name in by_output)
+            if node in seen:
+                self.circle(seen[seen.index(node) :])
+            for one in seen:
+                del left[one.index]
+
+    def circle(self, members: list[Node]) -> None:
+        """Reports one circle, each of whose members reads from the next, at the one that comes first in the file."""
+        start = members.index(min(members, key=lambda node: node.index))
+        first, *rest = [*members[start:], *members[:start]]
+        if not rest:
+            message, hint = f"{first.name} reads its own output {first.writes()[0]!r}", "read the layer before it"
+        else:
+            arrows = " <- ".join(node.name for node in [first, *rest, first])
+            message = f"{first.name} waits for its own output: {arrows}"
+            hint = "layers cannot form a circle; let one of them read an earlier tensor"
+        self.complain((first.index, "inputs"), message, hint)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from cfgnet import formula, yamlio
 from cfgnet.errors import Mark, Path, Problem, SpecError
-from cfgnet.explain import did_you_mean
+from cfgnet.explain import did_you_mean, listed, shown
 
+MAX_TEXT = 10_000
 _HOLE = re.compile(r"\$(\$\{)|\$\{([^{}]*)\}")
 
 
@@ -18,47 +21,56 @@ def apply_sets(document: yamlio.Document, sets: Iterable[str]) -> None:
     for number, text in enumerate(sets, 1):
         key, equals, value = text.partition("=")
         mark = Mark("--set", number, 1)
-        if not equals or not key.strip():
-            document.problems.append(
-                Problem(f"{text!r}: expected key=value", "as in --set train.max_iter=100", mark=mark)
-            )
+        steps = key.strip().split(".")
+        if not equals or not all(steps):
+            hint = "as in --set train.max_iter=100"
+            document.problems.append(Problem(f"expected key=value, got {shown(text)}", hint, mark=mark))
             continue
         try:
             parsed = yamlio.parse(value, "--set")
         except SpecError:
             parsed = yamlio.Document(value)  # text that is no YAML, such as a formula or a path with a colon
-        path = _place(document, key.strip().split("."), mark)
+        document.problems += [replace(problem, mark=mark) for problem in parsed.problems]
+        path = _place(document, steps, mark)
         if path is not None:
             _store(document, path, parsed.value, mark, len(key) + 2)
 
 
 def _place(document: yamlio.Document, steps: list[str], mark: Mark) -> Path | None:
+    """The path that `steps` name; containers that are missing on the way are made."""
     if not isinstance(document.value, dict):
         document.value = {}
-    node, path = document.value, []
+    node: Any = document.value
+    path: list[str | int] = []
     for position, step in enumerate(steps):
         key: str | int = step
         if isinstance(node, list):
-            names = {str(item.get("name")): i for i, item in enumerate(node) if isinstance(item, dict)}
-            index = int(step) if re.fullmatch(r"-?\d+", step) else names.get(step)
+            names = {
+                str(item.get("name")): i for i, item in enumerate(node) if isinstance(item, dict) and "name" in item
+            }
+            index = int(step) if re.fullmatch(r"-?[0-9]{1,9}", step) else names.get(step)
             if index is None or not -len(node) <= index < len(node):
                 where = ".".join(steps[:position])
-                hint = did_you_mean(step, names, f"{where} has {len(node)} items")
-                document.problems.append(Problem(f"{'.'.join(steps)}: no {step!r} in {where}", hint, mark=mark))
+                count = f"{where} has {len(node)} items, counted from 0" if node else f"{where} is empty"
+                hint = did_you_mean(step, names, listed("named", names) if index is None and names else count)
+                document.problems.append(Problem(f"there is no {step!r} in {where}", hint, mark=mark))
                 return None
             key = index % len(node)
         path.append(key)
         if position < len(steps) - 1:
-            node = _child(node, key)
+            node = _child(document, node, path, mark)
     return tuple(path)
 
 
-def _child(node: Any, key: Any) -> Any:
-    """The container at `key`; a shorthand such as `lr_policy: fixed` or a missing one becomes a mapping."""
+def _child(document: yamlio.Document, node: Any, path: list[str | int], mark: Mark) -> Any:
+    """The container at `path`; a shorthand such as `lr_policy: fixed` or a missing one becomes a mapping."""
+    key: Any = path[-1]
     child = node.get(key) if isinstance(node, dict) else node[key]
     if not isinstance(child, dict | list):
-        child = {"type": child} if isinstance(child, str) else {}
+        tag = "source" if path[0] == "data" else "type"
+        child = {tag: child} if isinstance(child, str) else {}
         node[key] = child
+        document.values[tuple(path)] = mark
     return child
 
 
@@ -82,11 +94,16 @@ def interpolate(document: yamlio.Document) -> None:
     vars_ = document.value.get("vars")
     scope = _Scope(document, vars_ if isinstance(vars_, dict) else {})
     for key in scope.raw:
-        scope.resolve(key)
+        with contextlib.suppress(_FailedError):
+            scope.resolve(key)
     resolved = {key: scope.fill(value, (key,)) for key, value in document.value.items() if key != "vars"}
     if isinstance(vars_, dict):
         resolved["vars"] = scope.done
     document.value = {key: resolved.get(key, document.value[key]) for key in document.value}
+
+
+class _FailedError(Exception):
+    """A variable has no value, and the reason is reported already."""
 
 
 class _Scope:
@@ -96,10 +113,12 @@ class _Scope:
         self.document, self.raw = document, raw
         self.done: dict[str, Any] = {}
         self.active: list[str] = []
+        self.failed = {path[1] for path in document.unusable if path[:1] == ("vars",) and len(path) > 1}
+        self.nodes = 0
 
     def resolve(self, name: str) -> Any:
         if name not in self.raw:
-            raise KeyError(did_you_mean(name, self.raw, f"vars: {', '.join(self.raw) or 'none'}"))
+            raise KeyError(did_you_mean(name, self.raw, listed("vars", self.raw)))
         if name in self.active:
             chain = " -> ".join([*self.active[self.active.index(name) :], name])
             raise formula.FormulaError(f"the variables go round in a circle: {chain}")
@@ -107,6 +126,8 @@ class _Scope:
             self.active.append(name)
             self.done[name] = self.fill(self.raw[name], ("vars", name))
             self.active.pop()
+        if name in self.failed:
+            raise _FailedError
         return self.done[name]
 
     def fill(self, value: Any, path: Path) -> Any:
@@ -121,15 +142,43 @@ class _Scope:
         if whole and whole[2] is not None:
             return self.hole(whole, path)
         if "${" in _HOLE.sub("", value):
-            self.complain(path, f"{value!r}: '${{' without its '}}'")
-        return _HOLE.sub(lambda hole: "${" if hole[1] else str(self.hole(hole, path)), value)
+            self.complain(path, f"expected }} behind ${{, got {shown(value)}", "$${ stands for a plain ${")
+            return value
+        filled = _HOLE.sub(lambda hole: "${" if hole[1] else str(self.hole(hole, path)), value)
+        if len(filled) > MAX_TEXT:
+            self.complain(path, f"with its ${{...}} filled in, the text has more than {MAX_TEXT:,} characters")
+            return ""
+        return filled
 
     def hole(self, hole: re.Match[str], path: Path) -> Any:
         try:
-            return formula.evaluate(hole[2], self.resolve)
+            value = formula.evaluate(hole[2], self.resolve)
+            self.nodes += _count(value, yamlio.MAX_NODES - self.nodes)
+            if self.nodes > yamlio.MAX_NODES:
+                raise formula.FormulaError(f"more than {yamlio.MAX_NODES:,} values in all")
+            return value
+        except _FailedError:
+            self.fail(path)
         except formula.FormulaError as error:
             self.complain(path, f"${{{hole[2]}}}: {error}", error.hint)
-            return None
+        return None
+
+    def fail(self, path: Path) -> None:
+        """Remembers that there is no value at `path`, so that only its cause is reported."""
+        self.document.unusable.add(path)
+        if path[0] == "vars" and len(path) > 1:
+            self.failed.add(path[1])
 
     def complain(self, path: Path, message: str, hint: str = "") -> None:
+        self.fail(path)
         self.document.problems.append(Problem(message, hint, path, mark=self.document.locate(path)))
+
+
+def _count(value: Any, most: int) -> int:
+    """The number of values in `value`; counting ends soon after `most`."""
+    total, waiting = 0, [value]
+    while waiting and total <= most:
+        item = waiting.pop()
+        total += 1
+        waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return total

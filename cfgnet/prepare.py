@@ -6,8 +6,9 @@ the text of a file has mistakes, `load` still checks the wiring and the shapes o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
 from cfgnet import yamlio
@@ -17,6 +18,7 @@ from cfgnet.errors import DataError, Locate, Problem, SpecError
 from cfgnet.graph import TensorType, build
 from cfgnet.layer import Layer
 from cfgnet.plan import Plan, make_plan
+from cfgnet.plan.shapes import infer
 from cfgnet.spec import PHASES, Draft, Phase, Spec, parse
 
 ITEMSIZE = {"float32": 4, "float64": 8}
@@ -66,29 +68,54 @@ def prepare(spec: Spec, backend: Backend | None = None, phases: Sequence[Phase] 
 
 def _prepared(
     layers: Sequence[Layer],
-    sources: Mapping[Phase, Source],
+    sources: Mapping[Phase, Source | None],
     seed: int,
     backend: Backend,
     itemsize: int,
     locate: Locate,
 ) -> tuple[Prepared, list[Problem]]:
-    prepared, problems = Prepared(), list[Problem]()
+    """What can be prepared, and what is wrong; a source of None is one that could not be understood."""
+    prepared, problems, in_layers = Prepared(), list[Problem](), dict[Phase, list[Problem]]()
     for phase, source in sources.items():
         inputs: dict[str, TensorType] | None = None
         try:
-            records = prepared.records[phase] = source.open(seed)
-            batches = prepared.batches[phase] = Batches(source, records, phase, seed)
-            inputs = {name: TensorType(*what) for name, what in batches.tensors.items()}
+            if source:
+                records = prepared.records[phase] = source.open(seed)
+                batches = prepared.batches[phase] = Batches(source, records, phase, seed)
+                inputs = {name: TensorType(*what) for name, what in batches.tensors.items()}
         except DataError as error:
-            problems.append(Problem(str(error), path=("data", phase)))
-        graph, found = build(layers, phase, inputs)
-        problems += found
-        if inputs is not None and not any("circle" in problem.hint for problem in found):
+            problems.append(_data_problem(error, phase, source))
+        graph, found = build(layers, phase, inputs, locate)
+        if found:  # such a graph cannot be planned, but most of its shapes are known
+            found += infer(graph, backend.k, locate)[3]
+        else:
             plan, found = make_plan(graph, backend, itemsize=itemsize, locate=locate)
-            problems += found
             if plan:
                 prepared.plans[phase] = plan
-    return prepared, problems
+        in_layers[phase] = found
+    return prepared, problems + _merged(layers, in_layers)
+
+
+def _data_problem(error: DataError, phase: Phase, source: Source | None) -> Problem:
+    """The problem with a source, at the key that the message speaks of, or whose value it begins with."""
+    message, _, hint = str(error).removeprefix(f"data.{phase}: ").partition("; ")
+    keys = source.model_fields_set if source else ()
+    at = next((key for key in keys if re.search(rf"\b{key}\b", message)), None)
+    at = at or next((key for key in keys if message.startswith(f"{getattr(source, key)}:")), None)
+    return Problem(message, hint, ("data", phase, *([at] if at else [])))
+
+
+def _merged(layers: Sequence[Layer], found: Mapping[Phase, list[Problem]]) -> list[Problem]:
+    """The problems of all phases, those of one place once, and with the phase where that is not plain to see."""
+    merged: list[Problem] = []
+    for phase, problems in found.items():
+        seen = {problem.path for problem in merged}
+        for problem in (p for p in problems if p.path not in seen):
+            elsewhere = {p.path for other, ps in found.items() if other != phase for p in ps}
+            everywhere = len(found) == 1 or problem.path in elsewhere or layers[int(problem.path[1])].phase
+            hint = problem.hint if everywhere else f"{problem.hint}\nin the {phase} phase only".strip()
+            merged.append(replace(problem, hint=hint))
+    return merged
 
 
 def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, backend: Backend) -> Plan:
@@ -109,7 +136,7 @@ def plan_layers(
 ) -> Plan:
     """The plan of some layers over inputs of given types; SpecError with everything that is wrong."""
     locate = locate or Locate()
-    graph, problems = build(layers, phase, inputs)
+    graph, problems = build(layers, phase, inputs, locate)
     plan, found = (
         make_plan(graph, backend, itemsize=itemsize, locate=locate, wrt=tuple(wrt)) if not problems else (None, [])
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
@@ -12,7 +15,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateA
 import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet import overlay, yamlio
 from cfgnet.data import Source
-from cfgnet.errors import Locate, Problem
+from cfgnet.errors import Locate, Path, Problem
+from cfgnet.explain import did_you_mean, shown, suggest
 from cfgnet.explain import problems as explained
 from cfgnet.layer import Layer
 from cfgnet.part import Config
@@ -127,14 +131,15 @@ class Draft:
 
     spec: Spec | None
     layers: Sequence[Layer]
-    sources: dict[Phase, Source]
+    sources: dict[Phase, Source | None]
+    """The source of each phase that has one; None for one that could not be understood."""
     problems: list[Problem]
     locate: Locate
 
 
 def named(layers: list[Any]) -> list[Any]:
     """Raw layers with a name for each that has none: its type in lower case and a number, as in relu1, relu2."""
-    taken = {item.get("name") for item in layers if isinstance(item, dict)}
+    taken = {str(item.get("name")) for item in layers if isinstance(item, dict)}
     counts: Counter[str] = Counter()
     result = []
     for item in layers:
@@ -153,25 +158,30 @@ def parse(document: yamlio.Document, sets: Iterable[str] = ()) -> Draft:
     """The configuration in `document` after `--set` and `${...}`; problems are collected, not raised."""
     overlay.apply_sets(document, sets)
     overlay.interpolate(document)
-    if document.value is None:
-        document.problems.append(Problem("the configuration is empty", "see `cfgnet layers` and configs/"))
-        return Draft(None, [], {}, document.problems, document.locate)
-    found: list[Problem] = []
-    spec = None
+    problems = document.problems
+    if not isinstance(document.value, dict):
+        hint = "start from an example in configs/"
+        found = "an empty file" if document.value is None else shown(document.value)
+        problems.append(Problem(f"expected a configuration with keys such as layers: and data:, got {found}", hint))
+        return Draft(None, [], {}, problems, document.locate)
     try:
         spec = Spec.model_validate(document.value)
         spec._locate = document.locate
     except ValidationError as error:
-        known = {p.path for p in document.problems if p.path}
-        found = [p for p in explained(error) if p.path not in known]
-    problems = document.problems + found
-    layers = list(spec.layers) if spec else _salvaged_layers(document.value, problems)
-    sources = {phase: source for phase in PHASES if (source := _source(spec, document.value, phase))}
-    return Draft(None if problems else spec, layers, sources, problems, document.locate)
+        problems += [refined(p, document.value) for p in explained(error) if not _known(p.path, document.unusable)]
+        layers, sources = salvaged_layers(document.value), salvaged_sources(document.value)
+        return Draft(None, layers, sources, problems, document.locate)
+    sources = {phase: source for phase in PHASES if (source := getattr(spec.data, phase))}
+    return Draft(None if problems else spec, spec.layers, sources, problems, document.locate)
 
 
-def _salvaged_layers(value: Any, problems: list[Problem]) -> list[Layer]:
-    raw = value.get("layers") if isinstance(value, dict) else None
+def _known(path: Path, unusable: set[Path]) -> bool:
+    return any(path[:end] in unusable for end in range(1, len(path) + 1))
+
+
+def salvaged_layers(value: dict[str, Any]) -> list[Layer]:
+    """The layers of a configuration with mistakes, `Unknown` in the place of those that are wrong."""
+    raw = value.get("layers")
     return [_salvaged_layer(item) for item in named(raw)] if isinstance(raw, list) else []
 
 
@@ -179,22 +189,97 @@ def _salvaged_layer(item: Any) -> Layer:
     try:
         return Layer.model_validate(item)
     except ValidationError:
-        kept = (
-            {k: v for k, v in item.items() if k in ("name", "inputs", "outputs", "phase")}
-            if isinstance(item, dict)
-            else {}
-        )
-        try:
-            return Unknown.model_validate(kept)
-        except ValidationError:
-            return Unknown()
+        return Unknown.model_construct(**_wiring(item) if isinstance(item, dict) else {})
 
 
-def _source(spec: Spec | None, value: Any, phase: Phase) -> Source | None:
-    if spec:
-        source: Source | None = getattr(spec.data, phase)
-        return source
+def _wiring(item: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a wrong layer that say where it stands in the net, under the names that they should have."""
+    keys = ("name", "inputs", "outputs", "phase")
+    meant = {suggest(key, Layer.model_fields): value for key, value in reversed(item.items())}
+    given = {key: item.get(key, meant.get(key)) for key in keys}
+    sides = {
+        key: tuple(map(str, value if isinstance(value, list) else [value]))
+        for key, value in given.items()
+        if key in ("inputs", "outputs") and value is not None
+    }
+    return {"name": str(given["name"]), "phase": given["phase"] if given["phase"] in PHASES else None, **sides}
+
+
+def salvaged_sources(value: dict[str, Any]) -> dict[Phase, Source | None]:
+    """The sources of a configuration with mistakes, None where a mistake hides what it would give."""
+    data = value.get("data", {})
+    if not isinstance(data, dict):
+        return {"train": None}
+    return {phase: _salvaged_source(data[phase]) for phase in PHASES if phase in data} or {"train": None}
+
+
+def _salvaged_source(item: Any) -> Source | None:
     try:
-        return Source.model_validate(value["data"][phase])
-    except (ValidationError, KeyError, TypeError):
+        return Source.model_validate(item)
+    except ValidationError as error:
+        harmless = {"batch_size", "shuffle", "classes"}
+        wrong = {str(problem.path[0]) if problem.path else "" for problem in explained(error)}
+        if not isinstance(item, dict) or not {suggest(key, Source.model_fields) for key in wrong} <= harmless:
+            return None
+    try:
+        return Source.model_validate({**{key: v for key, v in item.items() if key not in wrong}, "batch_size": 1})
+    except ValidationError:
         return None
+
+
+def refined(problem: Problem, value: Any) -> Problem:
+    """The same problem, put better where the configuration around it says what was meant."""
+    here = _value_at(value, problem.path)
+    if problem.path[-1:] in (("type",), ("source",)) and not isinstance(here, str):
+        return replace(problem, message=f"expected a name, got {shown(here)}", hint="")
+    if problem.path[:1] != ("layers",) or len(problem.path) not in (2, 3):
+        return problem
+    if problem.path[2:] == ("type",):
+        return replace(problem, hint=about_type(here))
+    if len(problem.path) == 2 and isinstance(here, str):
+        first, colon, rest = here.partition(":")
+        hint = f"a space is missing behind the colon: {first}: {rest}" if colon else about_type(here)
+        return replace(problem, message=f"unknown layer type {here!r}", hint=hint)
+    if problem.message == "missing key 'type'":
+        foreign = next((key for key in here if Layer.find(key)), None)
+        hint = f"write type: {foreign}, and its keys beside it" if foreign else "`cfgnet layers` lists the types"
+        return replace(problem, hint=hint)
+    if problem.message.startswith("missing key"):
+        kind = here["type"]
+        return replace(problem, message=f"{kind}: {problem.message}", hint=f"`cfgnet layers {kind}` explains it")
+    return problem
+
+
+def _value_at(value: Any, path: Path) -> Any:
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def about_type(name: str) -> str:
+    """What to do about a layer type that does not exist."""
+    file = defining_file(name)
+    if file:
+        return f"{file.as_posix()} defines it: add --layers {file.parent.as_posix()} to run that file"
+    if re.sub(r"[\W_]", "", name.casefold()) in ("data", "input", "inputlayer", "imagedata", "memorydata", "hdf5data"):
+        return "samples come from `data:` at the top of the file, not from a layer"
+    names = {alias: m.type_name for m in Layer.members().values() for alias in (m.type_name, *m.aliases)}
+    found = suggest(name, names)
+    if not found:
+        return "`cfgnet layers` lists the types"
+    return did_you_mean(name, names).replace(repr(found), repr(names[found]))
+
+
+def defining_file(name: str, folder: str = "layers") -> FilePath | None:
+    """The Python file in `folder` that defines a class called `name`; the files are parsed, never run."""
+    for file in sorted(FilePath(folder).glob("*.py")):
+        try:
+            tree = ast.parse(file.read_text("utf-8"))
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+            continue
+        if any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body):
+            return file
+    return None

@@ -143,7 +143,9 @@ def _syntax(lines: list[str], error: yaml.MarkedYAMLError) -> tuple[str, str, tu
         return f"nothing is open that this {char} closes", "delete it, or look for an opening that is missing", at
     if char and char in "@`%":
         return f"a value cannot start with {char}", "put it in quotes", at
-    if "sequence entries" in problem or "block sequence" in problem:
+    if (char and char in "!&") or before[-1:] in ("!", "&"):
+        return f"a value cannot start with {before[-1:] if before[-1:] in ('!', '&') else char}", "put it in quotes", at
+    if "sequence entries" in problem:
         return "a list cannot start behind its key on the same line", "begin a new line, or write [a, b]", at
     if "block" in context and before.strip():
         return "more text behind the end of a value", "put the whole value in quotes", at

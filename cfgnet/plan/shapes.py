@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from cfgnet.errors import Locate, Problem, ShapeError
+from cfgnet.errors import Locate, Path, Problem, ShapeError
 from cfgnet.explain import did_you_mean
 from cfgnet.graph import Graph, Node, TensorType
 from cfgnet.layer import Layer, Param, answer, asks, size, text
+from cfgnet.plan import repair
 from cfgnet.plan.model import Shaped, Slot
 
 MAX_ELEMENTS = 1 << 48
@@ -20,7 +22,27 @@ def infer(
     """Shapes, tensors, parameters and problems of a graph; a node behind a mistake is left out in silence."""
     inference = _Inference(graph, k, locate)
     shaped = [result for node in graph.nodes if (result := inference.node(node))]
-    return shaped, inference.tensors, inference.slots, inference.problems
+    problems = [_advised(problem, inference, try_out(k)) for problem in inference.problems]
+    return shaped, inference.tensors, inference.slots, problems
+
+
+def _advised(problem: Problem, inference: _Inference, attempt: repair.Attempt) -> Problem:
+    """The problem with a line on what would make the layer fit, where one is found."""
+    node = inference.misfits.get(problem.path)
+    advice = repair.advice(inference.graph, node, attempt, inference.locate) if node else ""
+    return replace(problem, hint="\n".join(filter(None, (problem.hint, advice))))
+
+
+def try_out(k: Any) -> repair.Attempt:
+    """Runs the inference over a changed graph, for `repair`: the tensors, and the positions of layers that fail."""
+
+    def attempt(graph: Graph) -> tuple[Mapping[str, TensorType], set[int]]:
+        inference = _Inference(graph, k, Locate())
+        for node in graph.nodes:
+            inference.node(node)
+        return inference.tensors, {int(problem.path[1]) for problem in inference.problems}
+
+    return attempt
 
 
 class _Inference:
@@ -31,6 +53,8 @@ class _Inference:
         self.shared: dict[str, str] = {}
         """The slot key of each `share` name."""
         self.problems: list[Problem] = []
+        self.misfits: dict[Path, Node] = {}
+        """The nodes that do not fit the shapes of their inputs, by the path of the problem."""
 
     def node(self, node: Node) -> Shaped | None:
         for name in node.writes():
@@ -45,7 +69,9 @@ class _Inference:
             return self.shaped(node, inputs)
         except ShapeError as error:
             hint = "\n".join(filter(None, (self.chain(node), error.hint)))
-            self.problems.append(Problem(f"{node.name}: {error}", hint, ("layers", node.index)))
+            path: Path = ("layers", node.index)
+            self.problems.append(Problem(f"{node.name}: {error}", hint, path))
+            self.misfits[path] = node
             return None
 
     def shape_at(self, value: str | tuple[str, ...]) -> Any:
