@@ -142,7 +142,7 @@ class SigmoidCrossEntropyLoss(Loss):
     """Cross-entropy of sigmoid(x) with target t in [0, 1]: loss = sum(max(x, 0) - x t + log(1 + exp(-|x|))) / n."""
 
     ignore_label: int | None = None
-    """A target that does not count."""
+    """A target whose whole part is this does not count, as in Caffe."""
     normalization: Normalization = "BATCH_SIZE"
     """What n is: VALID targets not ignored, FULL all targets, BATCH_SIZE the first axis, NONE 1."""
 
@@ -166,7 +166,7 @@ class SigmoidCrossEntropyLoss(Loss):
         return 6 * size(x)
 
     def _valid(self, xp, target):
-        return xp.ones(target.shape, bool) if self.ignore_label is None else target != self.ignore_label
+        return xp.ones(target.shape, bool) if self.ignore_label is None else xp.trunc(target) != self.ignore_label
 
     def forward(self, xp, x, target, loss):
         target = target.reshape(x.shape)

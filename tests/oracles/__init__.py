@@ -1,0 +1,1 @@
+"""What a real Caffe computed, against what cfgnet computes."""

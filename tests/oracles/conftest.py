@@ -1,0 +1,56 @@
+"""Finds the cases: every folder under `--oracle-dir` is one, so that new ones run without a change here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .bench import Check, Tally, find
+
+DEFAULT = Path(__file__).parent / "caffe"
+KINDS = {"layer_case": "layers", "solver_case": "solvers", "net_case": "nets"}
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--oracle-dir", type=Path, default=DEFAULT, help="folder with layers/, solvers/, lr_policies/, nets/ of Caffe"
+    )
+
+
+def pytest_configure(config):
+    config.stash[TALLY] = Tally()
+
+
+def pytest_generate_tests(metafunc):
+    # Without this folder on the command line its options come too late to be known, and the default stands.
+    folder = metafunc.config.getoption("oracle_dir", DEFAULT)
+    if not any((folder / kind).is_dir() for kind in (*KINDS.values(), "lr_policies")):
+        raise pytest.UsageError(f"--oracle-dir {folder}: it has none of layers/, solvers/, lr_policies/, nets/")
+    for fixture, kind in KINDS.items():
+        if fixture in metafunc.fixturenames:
+            cases = find(folder / kind)
+            metafunc.parametrize(fixture, cases, ids=[case.name for case in cases])
+    if "policy" in metafunc.fixturenames:
+        found = policies(folder)
+        metafunc.parametrize("policy", [(folder, *each) for each in found.items()], ids=list(found))
+
+
+def policies(folder):
+    """The solver texts of the learning-rate policies, by name."""
+    file = folder / "lr_policies" / "case.json"
+    return json.loads(file.read_text(encoding="utf-8"))["policies"] if file.exists() else {}
+
+
+@pytest.fixture
+def check(request):
+    """Compares an array with Caffe's, and keeps the error for the summary."""
+    kind = request.node.originalname.removeprefix("test_")
+    given = getattr(request.node, "callspec", None)
+    case, dtype = (given.id, given.params.get("dtype", "")) if given else ("", "")
+    return Check(request.config.stash[TALLY], f"{kind} {dtype}".strip(), case.removesuffix(f"-{dtype}"))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash[TALLY].lines():
+        terminalreporter.write_line(line)

@@ -1,0 +1,163 @@
+"""From Caffe's layer messages to cfgnet's layers: the field names are the same, so this is mostly tables."""
+
+from dataclasses import dataclass, field
+
+import cfgnet.layers  # noqa: F401  # fills the registry
+from cfgnet.layer import Kind, Layer
+from cfgnet.policy import Policy
+from cfgnet.solver import Solver
+
+SOURCES = {"Input", "HDF5Data", "Data", "MemoryData", "DummyData", "ImageData"}
+"""Layers that only bring tensors in; here the test feeds these."""
+WIRING = {"name", "type", "bottom", "top", "param", "include", "exclude"}
+IMPLEMENTATION = {"engine", "force_nd_im2col", "stable_prod_grad"}
+"""Fields that choose how Caffe computes, not what."""
+RENAMED = {"concat_dim": "axis", "slice_dim": "axis"}
+STATISTICS = {"BatchNorm": ("mean", "variance", "factor")}
+"""Caffe lets `param` speak of these, although it never trains them."""
+LIFE = {"net", "max_iter", "random_seed", "solver_mode", "snapshot_after_train", "display"}
+"""Solver fields that do not touch the arithmetic of one update."""
+PER_BOTTOM = {"Convolution", "Deconvolution"}
+"""Layers that Caffe lets work on several bottoms, one top each, with one set of parameters."""
+
+
+class UnsupportedError(Exception):
+    """A part of Caffe that cfgnet does not have yet; the case is skipped."""
+
+
+@dataclass
+class Translation:
+    """A net in cfgnet's layers."""
+
+    layers: list[Layer] = field(default_factory=list)
+    inputs: dict[str, Kind] = field(default_factory=dict)
+    """What comes from outside, and whether some layer takes it as whole numbers."""
+    tensors: dict[str, str] = field(default_factory=dict)
+    """The tensor that holds the last value of each of Caffe's blobs."""
+
+
+def translate(messages, phase="train"):
+    """The translation of a net's layer messages in one phase; UnsupportedError if a type is missing in cfgnet."""
+    net = Translation()
+    for message in messages:
+        if not in_phase(message, phase.upper()):
+            continue
+        if message["type"][0] in SOURCES:
+            net.tensors |= {top: top for top in message["top"]}
+            net.inputs |= dict.fromkeys(message["top"], "float")
+        else:
+            for each in single(message):
+                add(net, each)
+    return net
+
+
+def in_phase(message, phase):
+    """Whether a layer is there, of rules that name phases only."""
+
+    def named(side):
+        return [rule["phase"][0] for rule in message.get(side, [])]
+
+    return phase in (named("include") or [phase]) and phase not in named("exclude")
+
+
+def single(message):
+    """The layers of cfgnet that a layer of Caffe stands for."""
+    name, kind, bottoms, tops = (
+        message["name"][0],
+        message["type"][0],
+        message.get("bottom", []),
+        message.get("top", []),
+    )
+    if kind == "Split":
+        # cfgnet lets any number of layers read a tensor; a Concat of one input reads, and changes nothing.
+        return [message | {"name": [f"{name}.{top}"], "type": ["Concat"], "top": [top]} for top in tops]
+    if kind in PER_BOTTOM and len(bottoms) > 1:
+        specs = message.get("param", [])
+        count = 1 + message["convolution_param"][0].get("bias_term", [True])[0]
+        specs = [{"name": [f"{name}.{i}"]} | (specs[i] if i < len(specs) else {}) for i in range(count)]
+        names = [name, *(f"{name}.{i}" for i in range(1, len(bottoms)))]
+        return [
+            message | {"name": [own], "param": specs, "bottom": [bottom], "top": [top]}
+            for own, bottom, top in zip(names, bottoms, tops, strict=True)
+        ]
+    return [message]
+
+
+def add(net, message):
+    """Adds one layer. A tensor of cfgnet is written once, so a blob that is written again gets a fresh name."""
+    name, kind = message["name"][0], message["type"][0]
+    cls = Layer.find(kind)
+    if cls is None:
+        raise UnsupportedError(f"cfgnet has no layer type {kind}")
+    for blob in message.get("bottom", []):
+        if blob not in net.tensors:
+            net.tensors[blob] = blob
+            net.inputs[blob] = "float"
+    inputs = [net.tensors[blob] for blob in message.get("bottom", [])]
+    outputs = [f"{top}/{name}" if top in net.tensors else top for top in message.get("top", [])]
+    net.tensors |= dict(zip(message.get("top", []), outputs, strict=True))
+    for port, tensor in cls.wiring.bind("inputs", tuple(inputs)).items():
+        if tensor in net.inputs and any(p.name == port and p.kind == "int" for p in cls.wiring.inputs):
+            net.inputs[tensor] = "int"
+    settings = {"type": kind, "name": name, "inputs": inputs, **fields(message)}
+    if outputs:
+        settings["outputs"] = outputs
+    if specs := message.get("param"):
+        settings["param"] = params(cls, specs, len(inputs))
+    net.layers.append(Layer.model_validate(settings))
+
+
+def fields(message):
+    """The settings of a layer: `xxx_param { ... }` is opened, for a layer of cfgnet has its fields at the top."""
+    found = {}
+    for key, given in message.items():
+        if key.endswith("_param"):
+            found |= {RENAMED.get(k, k): plain(v) for k, v in given[0].items() if k not in IMPLEMENTATION}
+        elif key not in WIRING:
+            found[key] = plain(given)
+    if "normalize" in found:  # the deprecated spelling, which `normalization` overrules
+        found.setdefault("normalization", "VALID" if found["normalize"] else "BATCH_SIZE")
+        del found["normalize"]
+    return found
+
+
+def plain(given):
+    """One value or a list of them; a filler as a mapping, a shape as its numbers."""
+    if len(given) > 1:
+        return given
+    value = given[0]
+    if not isinstance(value, dict):
+        return value
+    return plain(value["dim"]) if value.keys() == {"dim"} else {k: plain(v) for k, v in value.items()}
+
+
+def params(cls, specs, inputs):
+    """Caffe's param messages, which go by position, under the names that cfgnet has for parameters."""
+    names = STATISTICS.get(cls.type_name) or cls.param_names()
+    if cls.type_name == "Scale" and inputs == 2:
+        names = ("bias",)
+    return {name: setting(spec) for name, spec in zip(names, specs, strict=False)}
+
+
+def setting(spec):
+    """A param message as ParamSpec has it; STRICT sharing is the only one that cfgnet knows."""
+    return {
+        "share" if key == "name" else key: plain(value)
+        for key, value in spec.items()
+        if (key, value) != ("share_mode", ["STRICT"])
+    }
+
+
+def solver(message):
+    """The solver of a message, without the fields that are no arithmetic; UnsupportedError if its type is missing."""
+    given = {key: plain(value) for key, value in message.items()}
+    kind, policy = Solver.find(given.get("type", "SGD")), Policy.find(given["lr_policy"])
+    if kind is None:
+        raise UnsupportedError(f"cfgnet has no solver {given['type']}")
+    if policy is None:
+        raise UnsupportedError(f"cfgnet has no lr_policy {given['lr_policy']}")
+    own = {key: value for key, value in given.items() if key in policy.model_fields}
+    rest = {key: value for key, value in given.items() if key not in (*policy.model_fields, *LIFE)}
+    if rest.get("clip_gradients", 0) < 0:
+        del rest["clip_gradients"]
+    return Solver.model_validate(rest | {"type": kind.type_name, "lr_policy": {"type": policy.type_name, **own}})
