@@ -40,9 +40,10 @@ class ReLU(Elementwise):
 
     # The sign of y is that of x, because the slope is not negative; so y is enough, and x may be overwritten.
     def backward(self, xp, y, dy, dx):
-        xp.multiply(dy, y > 0, out=dx)
         if self.negative_slope:
-            dx += self.negative_slope * dy * (y <= 0)
+            dx[...] = xp.where(y > 0, dy, self.negative_slope * dy)
+        else:
+            xp.multiply(dy, y > 0, out=dx)
 
 
 class Sigmoid(Elementwise):

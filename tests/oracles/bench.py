@@ -1,20 +1,18 @@
 """The bench that all cases run on: where they lie, how a translated net is run, and what counts as equal."""
 
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from cfgnet.backend import get_backend
 from cfgnet.graph import TensorType
 from cfgnet.net import Net
 from cfgnet.prepare import ITEMSIZE, plan_layers
 
-from .translate import UnsupportedError, translate
+from .translate import translate
 
 
 @dataclass
@@ -61,21 +59,11 @@ def find(folder):
     return [Case(path.parent) for path in sorted(folder.glob("*/case.json"))]
 
 
-@contextmanager
-def skipping():
-    """Skips the test where cfgnet does not have what the case is about."""
-    try:
-        yield
-    except UnsupportedError as reason:
-        pytest.skip(str(reason))
-
-
 class Rig:
     """A net of Caffe, in cfgnet's layers, with the arrays that are fed into it."""
 
     def __init__(self, messages, feeds, phase="train", dtype="float64", wrt=(), backend=None):
-        with skipping():
-            translation = translate(messages, phase)
+        translation = translate(messages, phase)
         self.feeds, self.tensors = feeds, translation.tensors
         inputs = {name: TensorType(feeds[name].shape, kind) for name, kind in translation.inputs.items()}
         backend = backend or get_backend("numpy")

@@ -4,7 +4,7 @@ import pytest
 
 from cfgnet.update import Updater
 
-from .bench import Rig, gradient, skipping
+from .bench import Rig, gradient
 from .prototxt import parse
 from .translate import solver
 
@@ -23,8 +23,7 @@ def test_net(net_case, dtype, check):
     def compare(what, ours, reference):
         check(what, ours, reference, BOUNDS[dtype])
 
-    with skipping():
-        updater = Updater(solver(parse(case.info["solver"])), rig.net.params, steps)
+    updater = Updater(solver(parse(case.info["solver"])), rig.net.params, steps)
     # Caffe ran the net once before the first update; the statistics of BatchNorm, which forward keeps, tell.
     rig.forward()
     rig.net.backward()

@@ -4,7 +4,7 @@ import numpy as np
 
 from cfgnet.update import Updater
 
-from .bench import Rig, skipping
+from .bench import Rig
 from .prototxt import parse
 from .translate import solver
 
@@ -18,8 +18,7 @@ BLOBS = {"w": 0, "b": 1}
 def solver_of(text):
     """The solver in a prototxt, its message, and the bound on its learning rates."""
     message = parse(text)
-    with skipping():
-        return solver(message), message, RATE_BOUNDS.get(message["lr_policy"][0], RATE_BOUNDS[""])
+    return solver(message), message, RATE_BOUNDS.get(message["lr_policy"][0], RATE_BOUNDS[""])
 
 
 def rows(array, batch, size):
