@@ -11,7 +11,7 @@ train: .venv/.train
 	$(BIN)/cfgnet train $(CONFIG) $(ARGS)
 
 test: lint
-	$(BIN)/pytest -q -m "not gpu and not torture" $(ARGS)
+	$(BIN)/pytest -q $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check

@@ -17,9 +17,10 @@ _PLANE = [[[[1.0, 2.0, 3.0], [4.0, 9.0, 6.0], [7.0, 8.0, 5.0]]]]
 class Pooling(Spatial):
     """Pooling: the largest (MAX) or the mean (AVE) of each window of each channel.
 
-    The number of windows is rounded up (`round_mode`), so that the last one may reach over the edge; with padding, one
-    that would start beyond the input is left out. MAX never takes padding, and of equal elements the first in the
-    window gets the gradient. AVE divides by the size of the window within the padded input, as Caffe does.
+    The number of windows is rounded up (`round_mode`), so that the last one may reach over the edge; one that would
+    start beyond the input is left out (Caffe keeps it where there is no padding, although it holds nothing). MAX never
+    takes padding, and of equal elements the first in the window gets the gradient. AVE divides by the size of the
+    window within the padded input, as Caffe does.
     """
 
     pool: Literal["MAX", "AVE"] = "MAX"
@@ -42,6 +43,8 @@ class Pooling(Spatial):
         Case(x=(2, 2, 5, 5), kernel_size=3, stride=2, pad=1),
         Case(x=(2, 2, 6, 7), kernel_h=2, kernel_w=3, stride_h=2, stride_w=1, round_mode="FLOOR"),
         Case(x=(2, 2, 4, 4), kernel_size=2, stride=3, pad=1),
+        Case(x=(2, 2, 4, 4), kernel_size=1, stride=3),
+        Case(x=(2, 2, 3, 3), kernel_size=1, stride=3),
         Case(x=(2, 3, 4, 5), global_pooling=True),
         Case(x=(2, 3, 6, 5), pool="AVE", kernel_size=3, stride=2),
         Case(x=(2, 2, 5, 5), pool="AVE", kernel_size=3, stride=2, pad=1),
@@ -75,7 +78,7 @@ class Pooling(Spatial):
         if room < 0:
             raise ShapeError(f"the kernel {kernel} is larger than the padded input {n + 2 * pad}")
         count = (room + stride - 1 if self.round_mode == "CEIL" else room) // stride + 1
-        return count - 1 if pad and (count - 1) * stride >= n + pad else count
+        return count - 1 if (count - 1) * stride >= n + pad else count
 
     def shapes(self, x):
         window = self._window(x)

@@ -1,0 +1,105 @@
+"""One layer with arrays of its own, so that a test can call its methods with whatever it likes."""
+
+import numpy as np
+
+from cfgnet.backend import LayerRng, get_backend
+from cfgnet.gradcheck import case_net
+from cfgnet.layer import Layer, answer, asks
+
+GARBAGE = {"f": np.nan, "i": -7}
+"""What arrays hold before they are written, so that a value that was never written shows."""
+
+
+def cases(wanted=lambda cls, case: True):
+    """Every case of every layer type, with its number, as parameters of a test."""
+    return [
+        (f"{name}-{number}", cls, case)
+        for name, cls in Layer.members().items()
+        if cls.__module__.startswith("cfgnet.")
+        for number, case in enumerate(cls.cases)
+        if wanted(cls, case)
+    ]
+
+
+def leaves(value):
+    """The arrays in a value that is an array, or a list of arrays for a port that takes many."""
+    return value if isinstance(value, list) else [value]
+
+
+class Rig:
+    """The layer of a case with every array that its methods may ask for, by name, in `arrays`."""
+
+    def __init__(self, cls, case, dtype="float64", backend="numpy"):
+        self.net = case_net(cls, case)
+        self.shaped = self.net.plan.nodes[0]
+        self.layer, self.dtype, self.backend = self.shaped.node.layer, dtype, get_backend(backend)
+        self.train = case.train
+        self.arrays = {port: self.sent(value, self.net.tensors) for port, value in self.shaped.node.inputs.items()}
+        values = {key: parameter.value for key, parameter in self.net.params.items()}
+        self.arrays |= {name: self.sent(key, values) for name, key in self.shaped.params.items()}
+        self.outputs = [*self.shaped.node.outputs, *self.shaped.saved]
+        kinds = {port.name: port.kind for port in cls.wiring.outputs}
+        for name in self.outputs:
+            self.arrays[name] = self.fresh(self.shaped.shapes[name], kinds[name])
+        for name, shape in self.shaped.scratch.items():
+            self.arrays[name] = self.fresh(shape)
+
+    def sent(self, value, arrays):
+        """Copies of arrays of the net, on the backend and in the dtype of the rig."""
+        if not isinstance(value, str):
+            return [self.sent(each, arrays) for each in value]
+        array = arrays[value]
+        return self.backend.xp.asarray(array.copy(), self.dtype if array.dtype.kind == "f" else array.dtype)
+
+    def fresh(self, shape, kind="float"):
+        """An array, or several, full of garbage."""
+        if isinstance(shape, list):
+            return [self.fresh(each, kind) for each in shape]
+        dtype = np.dtype(self.dtype if kind == "float" else "int32")
+        return self.backend.xp.full(shape, GARBAGE[dtype.kind], dtype)
+
+    def offer(self):
+        rng = LayerRng(self.backend.k, 1, "layer")
+        return {"xp": self.backend.xp, "k": self.backend.k, "rng": rng, "train": self.train, **self.arrays}
+
+    def forward(self, **others):
+        """Runs forward, with `others` in the place of the arrays of those names; returns copies of the outputs."""
+        self.layer.forward(**answer(self.layer, "forward", self.offer() | others))
+        return {name: self.host(self.arrays[name]) for name in self.outputs}
+
+    def upper(self):
+        """Gradients of the outputs: the same normal numbers in every rig of the same shapes."""
+        random = np.random.default_rng(5)
+
+        def drawn(array):
+            return self.backend.xp.asarray(random.normal(size=array.shape).astype(array.dtype))
+
+        floats = [name for name in self.shaped.node.outputs if leaves(self.arrays[name])[0].dtype.kind == "f"]
+        return {
+            "d" + name: [drawn(a) for a in value] if isinstance(value := self.arrays[name], list) else drawn(value)
+            for name in floats
+        }
+
+    def wanted(self):
+        """The gradients that backward may be asked for, full of garbage where they are overwritten."""
+        found = {}
+        for name in asks(type(self.layer), "backward"):
+            source = name[1:]
+            if name.startswith("d") and source in self.arrays and source not in self.outputs:
+                trained = source in self.shaped.params
+                value = self.arrays[source]
+                fill = 0.0 if trained else np.nan
+                made = [self.backend.xp.full(a.shape, fill, self.dtype) for a in leaves(value)]
+                found[name] = made if isinstance(value, list) else made[0]
+        return found
+
+    def backward(self, gradients, **others):
+        """Runs backward into the arrays of `gradients`; returns copies of them."""
+        for name in self.shaped.scratch:
+            self.arrays[name].fill(np.nan)
+        offered = self.offer() | self.upper() | gradients | others
+        self.layer.backward(**answer(self.layer, "backward", offered))
+        return {name: self.host(value) for name, value in gradients.items()}
+
+    def host(self, value):
+        return [self.backend.to_host(a) for a in value] if isinstance(value, list) else self.backend.to_host(value)

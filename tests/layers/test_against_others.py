@@ -1,0 +1,207 @@
+"""Layers against other people's definitions: scipy, plain loops and closed forms, over random settings."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.signal
+import scipy.special
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import cfgnet.layers  # noqa: F401  registers the layer types
+from cfgnet.backend import get_backend
+from cfgnet.graph import TensorType
+from cfgnet.layer import Layer
+from cfgnet.net import Net
+from cfgnet.prepare import plan_layers
+
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("steady")
+
+
+def net_of(fields, phase="train", **inputs):
+    """A net of one layer over `inputs`, fed and run."""
+    layer = Layer.model_validate({"name": "layer", "inputs": list(inputs), **fields})
+    types = {name: TensorType(a.shape, "int" if a.dtype.kind == "i" else "float") for name, a in inputs.items()}
+    wrt = [name for name, kind in types.items() if kind.kind == "float"]
+    net = Net(plan_layers([layer], phase, types, get_backend("numpy"), wrt=wrt), dtype="float64")
+    for key, parameter in net.params.items():
+        if net.plan.slots[key].trainable:
+            parameter.value[...] = np.random.default_rng(len(key)).normal(size=parameter.value.shape)
+    net.feed(inputs)
+    net.run_forward()
+    return net
+
+
+def numbers(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@given(data=st.data(), axes=st.integers(1, 3), group=st.sampled_from([1, 2, 3]), seed=st.integers(0, 99))
+def test_convolution_is_the_correlation_of_scipy(data, axes, group, seed):
+    def each(least, most):
+        return data.draw(st.lists(st.integers(least, most), min_size=axes, max_size=axes))
+
+    size, kernel, stride, pad, dilation = each(1, 6), each(1, 3), each(1, 3), each(0, 2), each(1, 2)
+    extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    assume(all(n + 2 * p >= e for n, p, e in zip(size, pad, extent, strict=True)))
+    fields = {"num_output": 2 * group, "kernel_size": kernel, "stride": stride, "pad": pad, "dilation": dilation}
+    x = numbers(seed, 2, 2 * group, *size)
+    net = net_of({"type": "Convolution", "group": group, **fields}, x=x)
+    weight, bias = net.param("layer.weight").value, net.param("layer.bias").value
+
+    spread = np.zeros((*weight.shape[:2], *extent))
+    spread[(..., *(slice(None, None, d) for d in dilation))] = weight
+    padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in pad)])
+    expected = []
+    for n, o in itertools.product(range(2), range(2 * group)):
+        first = o // 2 * 2
+        planes = (scipy.signal.correlate(padded[n, first + c], spread[o, c], "valid", "direct") for c in range(2))
+        expected.append(sum(planes)[tuple(slice(None, None, s) for s in stride)] + bias[o])
+    np.testing.assert_allclose(net["layer"], np.reshape(expected, net["layer"].shape), rtol=1e-10, atol=1e-12)
+
+
+@given(
+    pool=st.sampled_from(["MAX", "AVE"]),
+    mode=st.sampled_from(["CEIL", "FLOOR"]),
+    size=st.integers(1, 9),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 4),
+    pad=st.integers(0, 3),
+)
+def test_pooling_follows_the_loops_of_caffe(pool, mode, size, kernel, stride, pad):
+    assume(pad < kernel <= size + 2 * pad)
+    x = numbers(size, 2, 2, size, size).round(1)  # rounded, so that some are equal
+    fields = {"type": "Pooling", "pool": pool, "round_mode": mode, "kernel_size": kernel, "stride": stride, "pad": pad}
+    net = net_of({**fields, "loss_weight": 1.0}, x=x)
+    rounded = math.ceil if mode == "CEIL" else math.floor
+    count = rounded((size + 2 * pad - kernel) / stride) + 1
+    if (count - 1) * stride >= size + pad:
+        count -= 1
+    assert net["layer"].shape == (2, 2, count, count)
+    dy = numbers(1, *net["layer"].shape)
+    net.run_backward({"layer": dy})
+    expected, dx = np.empty_like(dy), np.zeros_like(x)
+    for n, c, i, j in np.ndindex(dy.shape):
+        top, left = i * stride - pad, j * stride - pad
+        bottom, right = min(top + kernel, size + pad), min(left + kernel, size + pad)
+        area = (bottom - top) * (right - left)
+        rows, columns = range(max(top, 0), min(bottom, size)), range(max(left, 0), min(right, size))
+        seen = {(h, w): x[n, c, h, w] for h in rows for w in columns}
+        if pool == "AVE":
+            expected[n, c, i, j] = sum(seen.values()) / area
+            for h, w in seen:
+                dx[n, c, h, w] += dy[n, c, i, j] / area
+        else:
+            h, w = max(seen, key=lambda place: seen[place])  # the first of equals
+            expected[n, c, i, j] = seen[h, w]
+            dx[n, c, h, w] += dy[n, c, i, j]
+    np.testing.assert_allclose(net["layer"], expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(net.gradients["x"], dx, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_inner_product_is_einsum(axis):
+    x = numbers(0, 2, 3, 4)
+    net = net_of({"type": "InnerProduct", "num_output": 5, "axis": axis}, x=x)
+    weight, bias = net.param("layer.weight").value, net.param("layer.bias").value
+    rows = x.reshape(2, 12) if axis == 1 else x
+    np.testing.assert_allclose(net["layer"], np.einsum("...i,oi->...o", rows, weight) + bias)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_softmax_and_its_loss_are_those_of_scipy(axis):
+    x = 30 * numbers(1, 3, 3, 3)
+    np.testing.assert_allclose(net_of({"type": "Softmax", "axis": axis}, x=x)["layer"], scipy.special.softmax(x, axis))
+    label = np.random.default_rng(0).integers(0, 3, (3, 3)).astype(np.int32)
+    net = net_of({"type": "SoftmaxWithLoss", "axis": axis}, x=x, label=label)
+    logs = scipy.special.log_softmax(x, axis)
+    picked = np.take_along_axis(logs, np.expand_dims(label, axis), axis)
+    np.testing.assert_allclose(net.loss, -picked.mean())
+
+
+def test_sigmoid_and_its_loss_are_those_of_scipy():
+    x, target = 5 * numbers(2, 4, 6), np.random.default_rng(0).random((4, 6))
+    np.testing.assert_allclose(net_of({"type": "Sigmoid"}, x=x)["layer"], scipy.special.expit(x), rtol=1e-12)
+    net = net_of({"type": "SigmoidCrossEntropyLoss"}, x=x, target=target)
+    likelihood = target * scipy.special.log_expit(x) + (1 - target) * scipy.special.log_expit(-x)
+    np.testing.assert_allclose(net.loss, -likelihood.sum() / 4)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("region", ["ACROSS_CHANNELS", "WITHIN_CHANNEL"])
+def test_local_response_normalisation_follows_plain_loops(region, size):
+    x, half = numbers(3, 2, 6, 5, 4), size // 2
+    fields = {"local_size": size, "alpha": 0.7, "beta": 0.6, "k": 1.5, "norm_region": region}
+    ours = net_of({"type": "LRN", **fields}, x=x)["layer"]
+    expected = np.empty_like(x)
+    for n, c, h, w in np.ndindex(x.shape):
+        if region == "ACROSS_CHANNELS":
+            box, base, area = x[n, max(c - half, 0) : c + half + 1, h, w], 1.5, size
+        else:
+            box = x[n, c, max(h - half, 0) : h + half + 1, max(w - half, 0) : w + half + 1]
+            base, area = 1.0, size * size
+        expected[n, c, h, w] = x[n, c, h, w] / (base + 0.7 / area * (box**2).sum()) ** 0.6
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+@given(seed=st.integers(0, 200), top_k=st.integers(1, 3), ignore=st.sampled_from([None, 1]))
+def test_accuracy_counts_as_a_person_would(seed, top_k, ignore):
+    random = np.random.default_rng(seed)
+    x = random.integers(0, 4, (6, 3, 2)).astype(np.float64)
+    label = random.integers(0, 3, (6, 2)).astype(np.int32)
+    fields = {"type": "Accuracy", "top_k": top_k, "ignore_label": ignore, "outputs": ["accuracy", "per_class"]}
+    net = net_of(fields, x=x, label=label)
+    hits, counts = np.zeros(3), np.zeros(3)
+    for n, i in np.ndindex(label.shape):
+        own = label[n, i]
+        if own != ignore:
+            # Caffe's rule: the label wins if fewer than k other scores are at least as large.
+            hits[own] += sum(x[n, c, i] >= x[n, own, i] for c in range(3) if c != own) < top_k
+            counts[own] += 1
+    assert net["accuracy"] == pytest.approx(hits.sum() / max(1, counts.sum()))
+    np.testing.assert_allclose(net["per_class"], hits / np.maximum(1, counts))
+
+
+def test_batch_norm_keeps_a_running_average_and_uses_it_in_the_test_phase():
+    fields = {"type": "BatchNorm", "moving_average_fraction": 0.9, "eps": 0.01}
+    batches = [numbers(i, 8, 3, 2) * (i + 1) + i for i in range(4)]
+    net = net_of(fields, x=batches[0])
+    mean = variance = factor = 0.0
+    for number, x in enumerate(batches):
+        if number:
+            net.feed({"x": x})
+            net.run_forward()
+        mean = 0.9 * mean + x.mean(axis=(0, 2))
+        variance = 0.9 * variance + x.var(axis=(0, 2), ddof=1)
+        factor = 0.9 * factor + 1
+    test = net_of(fields, "test", x=batches[0])
+    test.params.load(net.params.to_host())
+    ours = test.forward(x=batches[0])["layer"]
+    centre, spread = (mean / factor)[:, None], (variance / factor)[:, None]
+    np.testing.assert_allclose(ours, (batches[0] - centre) / np.sqrt(spread + 0.01), rtol=1e-12)
+
+
+def test_dropout_draws_by_seed_layer_and_iteration_and_keeps_the_mean():
+    x = np.ones((100, 200))
+    net = net_of({"type": "Dropout", "dropout_ratio": 0.3}, x=x)
+    first = net["layer"]
+    assert set(np.unique(first)) == {0.0, 1 / 0.7}
+    assert (first == 0).mean() == pytest.approx(0.3, abs=0.015)
+    net.run_forward()
+    np.testing.assert_array_equal(net["layer"], first)
+    net.iteration = 1
+    net.run_forward()
+    assert (net["layer"] == first).mean() == pytest.approx(0.3**2 + 0.7**2, abs=0.02)
+    other = net_of({"type": "Dropout", "dropout_ratio": 0.3, "name": "other"}, x=x)["other"]
+    assert (other == first).mean() == pytest.approx(0.3**2 + 0.7**2, abs=0.02)
+
+
+def test_uniform_numbers_are_the_published_hash():
+    """The first outputs of splitmix64 from seed 1234567, as published with it, cut to 24 bits."""
+    y = np.empty(3)
+    get_backend("numpy").k.uniform(1234567, y)
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    np.testing.assert_array_equal(y, [(z >> 40) / 2**24 for z in published])

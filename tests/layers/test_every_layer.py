@@ -1,0 +1,183 @@
+"""One table over every layer type and case: what a layer of any type must keep of its promises."""
+
+import numpy as np
+import pytest
+
+import cfgnet.layers  # noqa: F401  registers the layer types
+from cfgnet.errors import ContractError
+from cfgnet.gradcheck import check_case
+from cfgnet.layer import Layer, Param, asks
+
+from .rig import Rig, cases, leaves
+
+TYPES = {name: cls for name, cls in Layer.members().items() if cls.__module__.startswith("cfgnet.")}
+
+
+def over(table):
+    """A parametrised test over a table of cases."""
+    return pytest.mark.parametrize(("cls", "case"), [row[1:] for row in table], ids=[row[0] for row in table])
+
+
+every_case = over(cases())
+differentiable = over(cases(lambda cls, case: cls.differentiable()))
+
+
+def same(ours, theirs, **tolerance):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        for a, b in zip(leaves(ours[name]), leaves(theirs[name]), strict=True):
+            np.testing.assert_allclose(a, b, err_msg=name, **({"rtol": 0, "atol": 0} | tolerance))
+
+
+@pytest.mark.parametrize("cls", TYPES.values(), ids=TYPES)
+def test_a_type_has_cases_an_expectation_and_words_for_every_field(cls):
+    assert any(case.expect for case in cls.cases), "a gradient check does not prove that forward is right"
+    assert (cls.__doc__ or "").strip().endswith(".")
+    assert [name for name, doc in cls.field_docs().items() if not doc.endswith(".")] == []
+
+
+@over(cases(lambda cls, case: bool(case.expect)))
+def test_forward_gives_what_the_case_expects(cls, case):
+    outputs = Rig(cls, case).forward()
+    expected = {name: value if isinstance(outputs[name], list) else [value] for name, value in case.expect.items()}
+    same({name: outputs[name] for name in expected}, expected, rtol=1e-9, atol=1e-12)
+
+
+@every_case
+def test_forward_writes_all_of_its_outputs_and_nothing_else(cls, case):
+    rig = Rig(cls, case)
+    statistics = {name for name, key in rig.shaped.params.items() if not rig.net.plan.slots[key].trainable}
+    names = [*rig.shaped.node.inputs, *(set(rig.shaped.params) - statistics)]
+    before = {name: rig.host(rig.arrays[name]) for name in names}
+    for name, value in rig.forward().items():
+        unwritten = [np.isnan(a).any() if a.dtype.kind == "f" else (a == -7).any() for a in leaves(value)]
+        assert not any(unwritten) or not case.train, f"{name} is not written whole"
+    same({name: rig.host(rig.arrays[name]) for name in names}, before)
+
+
+@over(cases(lambda cls, case: cls.differentiable() and case.gradient))
+def test_gradients_are_those_of_forward(cls, case):
+    results = list(check_case(cls, case, "", tolerance=1e-6, samples=300))
+    assert results and not [r for r in results if r.verdict == "wrong"]
+    assert all(r.error < 1e-6 for r in results if r.verdict == "ok")
+
+
+@differentiable
+def test_backward_overwrites_input_gradients_adds_to_those_of_parameters_and_touches_nothing_else(cls, case):
+    rig = Rig(cls, case)
+    rig.forward()
+    wanted = rig.wanted()
+    names = [name for name in rig.arrays if name not in rig.shaped.scratch]
+    before = {name: rig.host(rig.arrays[name]) for name in names}
+    first = rig.backward(wanted)
+    assert all(np.isfinite(a).all() for value in first.values() for a in leaves(value)), "not written whole"
+    second = rig.backward(wanted)
+    for name in first:
+        times = 2 if name[1:] in rig.shaped.params else 1
+        same({name: second[name]}, {name: [times * a for a in leaves(first[name])]}, rtol=1e-12, atol=1e-15)
+    same({name: rig.host(rig.arrays[name]) for name in names}, before)
+
+
+@differentiable
+def test_a_gradient_that_nobody_needs_can_be_left_out(cls, case):
+    rig = Rig(cls, case)
+    rig.forward()
+    whole = rig.backward(rig.wanted())
+    for name, required in asks(cls, "backward").items():
+        if name in whole and not required:
+            rest = {key: value for key, value in rig.wanted().items() if key != name}
+            same(rig.backward(rest), {key: value for key, value in whole.items() if key != name})
+    for name, value in whole.items():
+        if isinstance(value, list) and len(value) > 1:
+            some = rig.wanted()
+            some[name][0] = None
+            kept = some.copy() | {name: some[name][1:]}
+            rig.layer.backward(**rig_answer(rig, some))
+            same({name: [rig.host(a) for a in kept[name]]}, {name: value[1:]})
+
+
+def rig_answer(rig, gradients):
+    """The arguments of backward where one gradient of several at a port is None."""
+    offered = rig.offer() | rig.upper() | gradients
+    return {name: offered[name] for name in asks(type(rig.layer), "backward") if offered.get(name) is not None}
+
+
+@over(cases(lambda cls, case: bool(cls.inplace)))
+def test_in_place_gives_the_same_bits(cls, case):
+    apart, together = Rig(cls, case), Rig(cls, case)
+    ((output, source),) = cls.inplace.items()
+    plain = apart.forward()
+    memory = together.arrays[source]
+    shared = memory.reshape(together.arrays[output].shape)
+    together.arrays[output] = shared
+    same(together.forward(), plain)
+    whole = apart.backward(apart.wanted())
+    upper = together.upper()["d" + output]
+    over_it = upper.reshape(memory.shape)
+    together.backward({**together.wanted(), "d" + source: over_it}, **{"d" + output: upper})
+    same({"d": over_it}, {"d": whole["d" + source]})
+
+
+@every_case
+def test_float32_is_close_to_float64(cls, case):
+    wide, narrow = Rig(cls, case), Rig(cls, case, "float32")
+    same(narrow.forward(), wide.forward(), rtol=2e-4, atol=2e-5)
+    if cls.differentiable():
+        same(narrow.backward(narrow.wanted()), wide.backward(wide.wanted()), rtol=2e-3, atol=2e-4)
+
+
+@every_case
+def test_settings_read_back(cls, case):
+    layer = case.layer(cls)
+    assert Layer.model_validate(layer.settings()) == layer
+    assert layer.settings()["type"] == cls.__name__
+
+
+@pytest.mark.gpu
+@every_case
+def test_the_gpu_computes_the_same(cls, case):
+    host, device = Rig(cls, case), Rig(cls, case, backend="cupy")
+    same(device.forward(), host.forward(), rtol=1e-9, atol=1e-11)
+    if cls.differentiable():
+        same(device.backward(device.wanted()), host.backward(host.wanted()), rtol=1e-9, atol=1e-11)
+
+
+# What the class statement itself refuses.
+
+
+def test_a_class_without_forward_is_refused():
+    with pytest.raises(ContractError, match="define shapes"):
+        type("Half", (Layer,), {"__module__": __name__, "shapes": lambda self, x: x})
+
+
+def test_a_class_that_overwrites_what_its_backward_asks_for_is_refused():
+    body = {
+        "__module__": __name__,
+        "inplace": {"y": "x"},
+        "shapes": lambda self, x: x,
+        "forward": lambda self, x, y: None,
+        "backward": lambda self, x, dy, dx: None,
+    }
+    with pytest.raises(ContractError, match="backward asks for it"):
+        type("Greedy", (Layer,), body)
+
+
+@pytest.mark.parametrize("ports", ["x", "x -> y -> z", "x:text -> y"])
+def test_ports_that_cannot_be_read_are_refused(ports):
+    with pytest.raises(ContractError, match=r"port"):
+        type("Odd", (Layer,), {"__module__": __name__, "ports": ports})
+
+
+def test_a_second_class_of_one_name_is_refused():
+    body = {"__module__": __name__, "shapes": lambda self, x: x, "forward": lambda self, x, y: None}
+    with pytest.raises(ContractError, match="'ReLU' is defined twice"):
+        type("ReLU", (Layer,), body)
+    assert Layer.members()["ReLU"].__module__ == "cfgnet.layers.activation"
+
+
+def test_a_parameter_is_described_before_it_exists():
+    layer = Layer.model_validate({"type": "InnerProduct", "num_output": 3})
+    assert list(layer.params((2, 4))) == [
+        Param("weight", (3, 4), layer.weight_filler),
+        Param("bias", (3,), layer.bias_filler),
+    ]
