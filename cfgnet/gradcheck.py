@@ -8,7 +8,8 @@ wiring shows too. A gradient check proves that backward matches forward, not tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +44,7 @@ class Result:
     case: str
     param: str
     error: float
-    """Largest difference, relative to the largest element of the gradient."""
+    """Largest difference, relative to the largest element of the gradient; elements at a kink do not count."""
     verdict: Literal["ok", "kink", "wrong"]
     cause: str = ""
     checked: int = 0
@@ -186,21 +187,26 @@ def _check_layer(net: Net, label: str, tolerance: float, samples: int, name: str
     """Compares all gradients of a net of one layer."""
     layer = net.plan.nodes[0].node.layer
     function = _Objective(net)
-    for what, array, gradient in function.gradients():
+    for what, array, gradient, broken in function.gradients():
         picked = _picked(array.size, samples, layer.type_name, what)
         analytic = gradient.reshape(-1)[picked]
         numeric = _numeric(function, array, picked, analytic)
         scale = max(abs(analytic).max(initial=0), abs(numeric).max(initial=0), FLOOR)
-        error = float(abs(analytic - numeric).max(initial=0) / scale)
+        errors = abs(analytic - numeric) / scale
+        bad = [i for i, error in enumerate(errors) if not error <= tolerance]  # nan is wrong too
+        kinks = [i for i in bad if function.kink(array, int(picked[i]), float(analytic[i]), scale)]
         verdict: Literal["ok", "kink", "wrong"] = "ok"
         cause = ""
-        if not error <= tolerance:  # nan is wrong too
-            bad = [i for i in range(len(picked)) if not abs(analytic[i] - numeric[i]) / scale <= tolerance]
-            kinks = [function.kink(array, int(picked[i]), float(analytic[i]), scale) for i in bad]
-            verdict = "kink" if all(kinks) else "wrong"
+        if len(kinks) < len(bad):
             whole = len(picked) == array.size
             shape = array.shape if whole else (-1,)
-            cause = "" if all(kinks) else diagnose(analytic.reshape(shape), numeric.reshape(shape), whole)
+            verdict, cause = "wrong", diagnose(analytic.reshape(shape), numeric.reshape(shape), whole)
+        elif kinks:
+            errors[kinks] = 0
+            verdict, cause = "kink", f"{len(kinks)} of {len(picked)} elements, where forward bends"
+        if broken:
+            verdict, cause = "wrong", broken
+        error = float(errors.max(initial=0))
         yield Result(name or layer.type_name, layer.type_name, label, what, error, verdict, cause, len(picked))
 
 
@@ -223,21 +229,38 @@ class _Objective:
             name: rng.generator(0, "weights", name).normal(size=net.tensors[name].shape) for name in outputs
         }
 
-    def gradients(self) -> Iterator[tuple[str, Array, Array]]:
-        """What the layer says: name, array and gradient of each input and trained parameter."""
+    def gradients(self) -> Iterator[tuple[str, Array, Array, str]]:
+        """What the layer says: name, array and gradient of each input and trained parameter, and a broken rule."""
         net, shaped = self.net, self.net.plan.nodes[0]
-        net.run_forward()
-        net.params.grads.fill(0)
-        net.run_backward(self.weights)
-        wanted = net.plan.backward[0].flows if net.plan.backward else {}
-        for port, flow in wanted.items():
-            for one in flow if isinstance(flow, tuple) else (flow,):
-                if one and "d" + port in asks(type(shaped.node.layer), "backward"):
-                    yield one.tensor, net.tensors[one.tensor], net.gradients[one.tensor].copy()
-        for name in net.plan.backward[0].params if net.plan.backward else ():
-            parameter = net.params[shaped.params[name]]
-            assert parameter.grad is not None
-            yield name, parameter.value, parameter.grad.copy()
+        step = net.plan.backward[0]
+        inputs = [
+            flow.tensor
+            for port, flows in step.flows.items()
+            for flow in (flows if isinstance(flows, tuple) else (flows,))
+            if flow and "d" + port in asks(type(shaped.node.layer), "backward")
+        ]
+        trained = [net.params[shaped.params[name]] for name in step.params]
+        names = [*inputs, *step.params]
+        values = [*(net.tensors[name] for name in inputs), *(parameter.value for parameter in trained)]
+        targets = [*(net.gradients[name] for name in inputs), *(parameter.grad for parameter in trained)]
+        clean, soiled = self.backward(targets, 0.0), self.backward(targets, 1.0)
+        for number, (name, value, first, second) in enumerate(zip(names, values, clean, soiled, strict=True)):
+            broken = ""
+            if number < len(inputs) and not _equal(first, second):
+                broken = "the gradient of an input is added to, or not written whole"
+            elif number >= len(inputs) and not _equal(first + 1, second):
+                broken = "the gradient of a parameter is overwritten, not added to"
+            yield name, value, first, broken
+
+    def backward(self, targets: Sequence[Array], before: float) -> list[Array]:
+        """What backward leaves in `targets`, where `before` was there; scratch holds nan, as nobody may rely on it."""
+        self.net.workspace.fill(math.nan)
+        self.net.run_forward()
+        self.net.workspace.fill(math.nan)
+        for target in targets:
+            target.fill(before)
+        self.net.run_backward(self.weights)
+        return [target.copy() for target in targets]
 
     def outputs(self) -> Mapping[str, Array]:
         """The outputs at the present values."""
@@ -269,6 +292,12 @@ class _Objective:
         left = self.difference(array, index, 0, step) / step
         slack = 1e-4 * scale
         return abs(right - left) > slack and min(left, right) - slack <= analytic <= max(left, right) + slack
+
+
+def _equal(a: Array, b: Array) -> bool:
+    import numpy as np
+
+    return bool(np.allclose(a, b, rtol=1e-9, atol=1e-9, equal_nan=True))
 
 
 def _numeric(function: _Objective, array: Array, picked: Array, analytic: Array) -> Array:

@@ -50,7 +50,8 @@ class Net:
         self._added = self._flat(
             max((size(plan.tensors[f.tensor].shape or ()) for f in self._added_flows()), default=0)
         )
-        self._workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
+        self.workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
+        """The scratch that all layers share; what it holds between two calls is nobody's business."""
         offers = [self._offer(shaped) for shaped in plan.nodes]
         self._forward = [
             partial(shaped.node.layer.forward, **answer(shaped.node.layer, "forward", offer))  # type: ignore[attr-defined]
@@ -98,7 +99,7 @@ class Net:
             offer[name] = self.params[key].value
         at = 0
         for name, shape in shaped.scratch.items():
-            offer[name] = self._workspace[at : at + size(shape)].reshape(shape)
+            offer[name] = self.workspace[at : at + size(shape)].reshape(shape)
             at += size(shape)
         return offer
 

@@ -75,8 +75,8 @@ def as_dict(results: Sequence[Result]) -> dict[str, object]:
 
 
 def _worst(results: Sequence[Result]) -> float:
-    """The largest error; a kink has none, because there is no gradient to be compared."""
-    return max((r.error for r in results if r.verdict != "kink"), default=0.0)
+    """The largest error of all comparisons."""
+    return max((r.error for r in results), default=0.0)
 
 
 def _by_layer(results: Sequence[Result]) -> list[Result]:
@@ -89,7 +89,7 @@ def _by_layer(results: Sequence[Result]) -> list[Result]:
     lines = []
     for group in layers.values():
         cases = len({r.case for r in group})
-        worst = max((r for r in group if r.verdict != "kink"), key=lambda r: r.error, default=group[0])
+        worst = max(group, key=lambda r: (r.verdict != "kink", r.error))
         lines.append(
             replace(
                 worst, case=f"{cases} cases", param=f"{len(group)} gradients", checked=sum(r.checked for r in group)
@@ -101,9 +101,8 @@ def _by_layer(results: Sequence[Result]) -> list[Result]:
 def _table(results: Sequence[Result]) -> str:
     rows = []
     for r in results:
-        error = "-" if r.verdict == "kink" else f"{r.error:.1e}"
         what = f"{r.layer} ({r.type})" if r.layer != r.type else r.layer
-        rows.append([what, r.case, r.param, str(r.checked), error, f"{r.verdict}  {r.cause}".rstrip()])
+        rows.append([what, r.case, r.param, str(r.checked), f"{r.error:.1e}", f"{r.verdict}  {r.cause}".rstrip()])
     header = ["layer", "case", "gradient", "elements", "error", "verdict"]
     if not any(row[1] for row in rows):
         rows, header = [[row[0], *row[2:]] for row in rows], [header[0], *header[2:]]

@@ -216,20 +216,22 @@ class EuclideanLoss(Loss):
 class ContrastiveLoss(Loss):
     """Pulls pairs with sim 1 together, pushes others apart: sum(sim d^2 + (1 - sim) max(margin - d, 0)^2) / (2 N).
 
-    d is the distance between the rows of x and other (Hadsell et al. 2006), in Caffe's form.
+    d is the distance between the rows of x and other (Hadsell et al. 2006), in Caffe's form. Unlike Caffe's, the
+    gradient is exact by default; that of a dissimilar pair with d = 0, which has no direction, is 0.
     """
 
     margin: float = Field(default=1.0, gt=0)
     """The distance from which dissimilar pairs cost nothing."""
     legacy_version: bool = False
     """Whether dissimilar pairs cost max(margin - d^2, 0), as old versions of Caffe had it."""
-    eps: float = Field(default=1e-4, ge=0)
-    """Added to d where the gradient divides by it, as in Caffe; with 0 the gradient is exact, and d must not be 0."""
+    eps: float = Field(default=0.0, ge=0)
+    """Added to d where the gradient divides by it; Caffe adds 1e-4, so that its gradient is a little too small."""
 
     ports = "x, other, sim:int -> loss"
     cases = [
-        Case(x=[[0.0, 3.0], [0.6, 0.0]], other=[[4.0, 0.0], [0.0, 0.0]], sim=[1, 0], eps=0.0, expect={"loss": 6.29}),
-        Case(x=(4, 3), other=(4, 3), sim=[1, 0, 0, 1], margin=4.0, eps=0.0),
+        Case(x=[[0.0, 3.0], [0.6, 0.0]], other=[[4.0, 0.0], [0.0, 0.0]], sim=[1, 0], expect={"loss": 6.29}),
+        Case(x=(4, 3), other=(4, 3), sim=[1, 0, 0, 1], margin=4.0),
+        Case(x=[[1.0, 2.0], [3.0, 0.0]], other=[[1.0, 2.0], [0.0, 1.0]], sim=[0, 0], expect={"loss": 0.25}),
         Case(x=(4, 3), other=(4, 3), sim=[1, 0, 0, 1], margin=6.0, legacy_version=True),
     ]
 
@@ -259,7 +261,7 @@ class ContrastiveLoss(Loss):
             push = xp.where(square < self.margin, -1.0, 0.0)
         else:
             distance = xp.sqrt(square)
-            push = -xp.maximum(self.margin - distance, 0) / (distance + self.eps)
+            push = -xp.maximum(self.margin - distance, 0) / xp.maximum(distance + self.eps, FLT_MIN)
         factor = xp.where(alike, 1.0, push) * (dloss / x.shape[0])
         for array, sign in ((dx, 1), (dother, -1)):
             if array is not None:

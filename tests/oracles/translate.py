@@ -13,6 +13,8 @@ WIRING = {"name", "type", "bottom", "top", "param", "include", "exclude"}
 IMPLEMENTATION = {"engine", "force_nd_im2col", "stable_prod_grad"}
 """Fields that choose how Caffe computes, not what."""
 RENAMED = {"concat_dim": "axis", "slice_dim": "axis"}
+INEXACT = {"ContrastiveLoss": {"eps": 1e-4}}
+"""What Caffe does in its backward without a field for it; cfgnet's default is the exact gradient."""
 STATISTICS = {"BatchNorm": ("mean", "variance", "factor")}
 """Caffe lets `param` speak of these, although it never trains them."""
 LIFE = {"net", "max_iter", "random_seed", "solver_mode", "snapshot_after_train", "display"}
@@ -99,7 +101,7 @@ def add(net, message):
     for port, tensor in cls.wiring.bind("inputs", tuple(inputs)).items():
         if tensor in net.inputs and any(p.name == port and p.kind == "int" for p in cls.wiring.inputs):
             net.inputs[tensor] = "int"
-    settings = {"type": kind, "name": name, "inputs": inputs, **fields(message)}
+    settings = {"type": kind, "name": name, "inputs": inputs, **INEXACT.get(kind, {}), **fields(message)}
     if outputs:
         settings["outputs"] = outputs
     if specs := message.get("param"):
