@@ -73,8 +73,7 @@ class Net:
         return sum(map(size, shaped.scratch.values()))
 
     def _added_flows(self) -> list[Flow]:
-        flows = (flow for step in self.plan.backward for flow in step.flows.values())
-        return [one for flow in flows for one in (flow if isinstance(flow, tuple) else (flow,)) if one and one.add]
+        return [flow for step in self.plan.backward for flow in step.all_flows if flow.add]
 
     # Binding: every name that a layer may ask for, and the calls that run it.
 

@@ -207,7 +207,6 @@ def _graph_values(graph: Graph) -> dict[str, Any]:
 
 
 def _plan_values(plan: Plan) -> dict[str, Any]:
-    from cfgnet.plan.gradients import flat_flows
 
     forward = [
         {"layer": s.name, "reads": s.node.reads(), "writes": _written(s), "kept": _kept(s), "scratch": dict(s.scratch)}
@@ -216,8 +215,8 @@ def _plan_values(plan: Plan) -> dict[str, Any]:
     backward = [
         {
             "layer": plan.nodes[step.node].name,
-            "writes": [flow.tensor for flow in flat_flows(step.flows) if not flow.add],
-            "adds": [flow.tensor for flow in flat_flows(step.flows) if flow.add],
+            "writes": [flow.tensor for flow in step.all_flows if not flow.add],
+            "adds": [flow.tensor for flow in step.all_flows if flow.add],
             "params": [plan.nodes[step.node].params[name] for name in step.params],
         }
         for step in plan.backward

@@ -38,15 +38,10 @@ def differentiate(
             wanted |= {flow.tensor for flow in made if flow}
             flows[port] = made[0] if isinstance(value, str) else tuple(made)
         params = tuple(name for name in shaped.node.layer.param_names() if _trained(shaped, name, slots))
-        if params or any(flat_flows(flows)):
-            steps.append(Backward(index, flows, params))
+        step = Backward(index, flows, params)
+        if params or step.all_flows:
+            steps.append(step)
     return seeds, tuple(steps), problems
-
-
-def flat_flows(flows: Mapping[str, Flow | tuple[Flow | None, ...] | None]) -> list[Flow]:
-    """The flows that exist, in order."""
-    each = (flow if isinstance(flow, tuple) else (flow,) for flow in flows.values())
-    return [one for flow in each for one in flow if one]
 
 
 def _varying(nodes: Sequence[Shaped], slots: Mapping[str, Slot], wrt: Collection[str]) -> set[str]:

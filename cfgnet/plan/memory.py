@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from cfgnet.graph import TensorType
 from cfgnet.layer import size
-from cfgnet.plan.gradients import flat_flows
 from cfgnet.plan.model import Backward, Memory, Shaped, Slot
 
 INT_BYTES = 4
@@ -26,7 +25,7 @@ def count(
         kind = tensors[name]
         return size(kind.shape or ()) * (itemsize if kind.kind == "float" else INT_BYTES)
 
-    flows = [flow for step in backward for flow in flat_flows(step.flows)]
+    flows = [flow for step in backward for flow in step.all_flows]
     outputs = {n for step in backward for n in nodes[step.node].node.writes() if tensors[n].kind == "float"}
     added = max((tensor_bytes(flow.tensor) for flow in flows if flow.add), default=0)
     trained = sum(size(slot.shape) for slot in slots.values() if slot.trainable)

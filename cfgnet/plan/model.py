@@ -64,6 +64,12 @@ class Backward:
     params: tuple[str, ...]
     """The parameters whose gradient is wanted."""
 
+    @property
+    def all_flows(self) -> list[Flow]:
+        """The flows that exist, in order."""
+        each = (flow if isinstance(flow, tuple) else (flow,) for flow in self.flows.values())
+        return [one for flow in each for one in flow if one]
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -110,10 +116,7 @@ class Plan:
         """The tensors that have a gradient: those that a backward call writes, and the seeds."""
         found = dict.fromkeys(self.seeds)
         for step in self.backward:
-            for flow in step.flows.values():
-                for one in flow if isinstance(flow, tuple) else (flow,):
-                    if one:
-                        found[one.tensor] = None
+            found |= dict.fromkeys(flow.tensor for flow in step.all_flows)
             for name in self.nodes[step.node].node.writes():
                 if self.tensors[name].kind == "float":
                     found[name] = None

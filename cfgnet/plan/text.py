@@ -47,8 +47,7 @@ def _backward(plan: Plan) -> Iterator[str]:
     yield f"backward, from {seeds}:"
     for step in plan.backward:
         shaped = plan.nodes[step.node]
-        flows = [f for flow in step.flows.values() for f in (flow if isinstance(flow, tuple) else (flow,))]
-        made = [_flow(flow) for flow in flows if flow] + [f"adds d{shaped.params[name]}" for name in step.params]
+        made = [_flow(flow) for flow in step.all_flows] + [f"adds d{shaped.params[name]}" for name in step.params]
         yield f"  {shaped.name}: {', '.join(made)}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cfgnet.plan.gradients import flat_flows
 from cfgnet.plan.model import Plan
 
 
@@ -25,6 +24,6 @@ def verify(plan: Plan) -> None:
     order = [step.node for step in plan.backward]
     assert order == sorted(order, reverse=True), "the backward calls are not in reverse order"
     for step in plan.backward:
-        for flow in flat_flows(step.flows):
+        for flow in step.all_flows:
             assert flow.add == (flow.tensor in written), f"the gradient of {flow.tensor} is summed wrongly"
             written.add(flow.tensor)
