@@ -5,7 +5,7 @@ CONFIG ?= configs/lenet_digits.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: train test lint torture gpu-test fmt clean
+.PHONY: train test lint torture gpu-test fmt schema clean
 
 train: .venv/.train
 	$(BIN)/cfgnet train $(CONFIG) $(ARGS)
@@ -27,6 +27,9 @@ gpu-test: .venv/.dev
 fmt: .venv/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+schema: .venv/.train
+	$(BIN)/cfgnet schema > configs/schema.json
 
 .venv/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "cfgnet needs Python: sudo apt-get install python3 python3-venv"; exit 1; }

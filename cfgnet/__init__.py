@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cfgnet.prepare import load as load
     from cfgnet.prepare import loads as loads
     from cfgnet.spec import Spec as Spec
-    from cfgnet.train import train as train
+    from cfgnet.trainer import train as train
 
 _HOME = {
     "Case": "layer",
@@ -39,7 +39,7 @@ _HOME = {
     "grad_check": "gradcheck",
     "load": "prepare",
     "loads": "prepare",
-    "train": "train",
+    "train": "trainer",
 }
 
 __all__ = ["__version__", *_HOME, "Net"]

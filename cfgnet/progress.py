@@ -6,7 +6,7 @@ import math
 import sys
 from typing import IO
 
-from cfgnet.train import Line, Silent
+from cfgnet.trainer import Line, Silent
 
 
 class Plain:

@@ -23,7 +23,7 @@ def command(run: Path, sets: tuple[str, ...], backend: str | None, plot: bool, q
     """
     from cfgnet.cli.train import finish, require_matplotlib
     from cfgnet.progress import choose
-    from cfgnet.train import resume
+    from cfgnet.trainer import resume
 
     if plot:
         require_matplotlib()

@@ -10,7 +10,7 @@ import click
 from cfgnet.cli.common import backend_option, common_options, config_argument, set_option
 
 if TYPE_CHECKING:
-    from cfgnet.train import Run
+    from cfgnet.trainer import Run
 
 SMALL = 10
 """A net of at most so many parameters has them printed at the end."""
@@ -33,7 +33,7 @@ def command(config: Path, sets: tuple[str, ...], backend: str | None, runs: Path
     """
     from cfgnet.prepare import load
     from cfgnet.progress import choose
-    from cfgnet.train import train
+    from cfgnet.trainer import train
 
     spec = load(config, sets)
     if plot:
@@ -55,7 +55,7 @@ def finish(run: Run, plot: bool) -> None:
     """Prints what a training came to."""
     if sum(array.size for array in run.params.values()) <= SMALL:
         for key, array in run.params.items():
-            click.echo(f"{key} = {', '.join(f'{value:.7g}' for value in array.reshape(-1).tolist())}")
+            click.echo(f"{key} = {', '.join(f'{value:.10g}' for value in array.reshape(-1).tolist())}")
     for name, value in run.metrics.items():
         click.echo(f"test {name} {value:.4f}")
     if not run.metrics:
