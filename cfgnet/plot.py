@@ -45,7 +45,7 @@ def _curves(run: Path) -> Path:
     if tests and "loss" in tests[-1]["test"]:
         left.plot([e["iteration"] for e in tests], [e["test"]["loss"] for e in tests], "o-", ms=3, label="test loss")
     values = [e["loss"] for e in lines]
-    if values and min(values) > 0:
+    if values and max(values) > 10 * min(values) > 0:
         left.set_yscale("log")
     left.set(xlabel="iteration", ylabel="loss", title="loss")
     left.legend()

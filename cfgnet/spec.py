@@ -195,7 +195,8 @@ def _salvaged_layer(item: Any) -> Layer:
 def _wiring(item: dict[str, Any]) -> dict[str, Any]:
     """The keys of a wrong layer that say where it stands in the net, under the names that they should have."""
     keys = ("name", "inputs", "outputs", "phase")
-    meant = {suggest(key, Layer.model_fields): value for key, value in reversed(item.items())}
+    fields = (Layer.find(str(item.get("type"))) or Layer).model_fields
+    meant = {suggest(key, fields): value for key, value in reversed(item.items()) if key not in fields}
     given = {key: item.get(key, meant.get(key)) for key in keys}
     sides = {
         key: tuple(map(str, value if isinstance(value, list) else [value]))
