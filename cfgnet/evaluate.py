@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from cfgnet.backend import Backend
+from cfgnet.errors import Problem, SpecError
 from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan import Plan
@@ -35,7 +36,7 @@ class Evaluator:
         self.spec, self.prepared, self.backend, self.params = spec, prepared, backend, params
         self.batches = prepared.batches["test"]
         self.plan = prepared.plans["test"]
-        self.scalars = [name for name in self.plan.graph.results if self.plan.tensors[name].shape == ()]
+        self.scalars = scalars(self.plan)
         self._nets: dict[int, Net] = {}
 
     def net(self, batch_size: int) -> Net:
@@ -60,7 +61,8 @@ class Evaluator:
             count = len(next(iter(batch.values())))
             net = self.net(count)
             net.feed(batch)
-            net.run_forward()
+            with np.errstate(all="ignore"):  # a trained net that overflows shows it in its metrics
+                net.run_forward()
             for name in self.scalars:
                 sums[name] += float(net.tensors[name]) * count
             objective += net.loss * count
@@ -77,10 +79,23 @@ class Evaluator:
         producer = self.plan.graph.producer.get(name)
         return (producer.layer.better if producer else None) or "lower"
 
-    def chief_metric(self) -> str | None:
-        """The metric that decides which snapshot is best: the first that is no loss, else the first scalar."""
-        metrics = [name for name in self.scalars if not self.plan.graph.producer[name].layer.is_loss]
-        return next(iter(metrics or self.scalars), None)
+
+def scalars(plan: Plan) -> list[str]:
+    """The results of a net that are one number each: its metrics, and the losses that it shows."""
+    return [name for name in plan.graph.results if plan.tensors[name].shape == ()]
+
+
+def best_metric(spec: Spec, plan: Plan) -> str | None:
+    """The metric of a test plan that decides which snapshot is best; SpecError if `train.best` names none.
+
+    By default the first that is no loss, else the first scalar.
+    """
+    found, wanted = scalars(plan), spec.train.best
+    if wanted is not None and wanted not in found:
+        hint = f"the test phase computes: {', '.join(found) or 'none'}"
+        raise SpecError([Problem(f"there is no metric {wanted!r}", hint, ("train", "best"))]).located(spec.place)
+    metrics = [name for name in found if not plan.graph.producer[name].layer.is_loss]
+    return wanted or next(iter(metrics or found), None)
 
 
 @dataclass(frozen=True)

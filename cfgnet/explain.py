@@ -36,9 +36,18 @@ _EXPECTED = {
     "greater_than_equal": "a number >= {ge:g}",
     "less_than": "a number < {lt:g}",
     "less_than_equal": "a number <= {le:g}",
-    "string_pattern_mismatch": "only letters, digits and _ . / -",
-    "too_short": "at least {min_length}",
+    "string_pattern_mismatch": "only letters, digits and _ . -",
+    "too_short": "a list of at least {min_length}",
 }
+_BY_ITSELF = {
+    "activation": "it is a layer of its own behind this one, such as {type: ReLU}",
+    **dict.fromkeys(
+        ("infeatures", "inchannels", "inputshape", "inputdim", "numinput", "ninputs"),
+        "leave it out: the size of the input follows from the layers before",
+    ),
+}
+"""What to do about keys of other programs that have no counterpart here; without case and separators."""
+_PADS = {"same": "with stride 1 and an odd kernel, (kernel_size - 1) / 2 keeps the size", "valid": "write 0"}
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 _ARITHMETIC = re.compile(r"[\d\s.+*/()-]*\d[\d\s.+*/()-]*")
 _YES_NO = {
@@ -89,7 +98,7 @@ _ELSEWHERE = {
     "layers": "layer net network model modules architecture",
     "vars": "variables constants",
     "seed": "randomseed",
-    "backend": "device",
+    "backend": "device solvermode",
     "max_iter": "iterations iters maxiters maxsteps steps numsteps",
     "epochs": "epoch numepochs maxepochs nepochs",
     "display": "logevery loginterval printevery",
@@ -103,6 +112,14 @@ _ELSEWHERE = {
     "mean_value": "mean",
     "crop_size": "crop",
     "mirror": "flip horizontalflip",
+    # Values.
+    "AVE": "mean avg average",
+    "SUM": "add plus",
+    "PROD": "mul multiply product times",
+    "cupy": "gpu cuda",
+    "numpy": "cpu",
+    "float32": "float16 bfloat16 half single float",
+    "float64": "double",
     # Types; what follows the name is said, too.
     "Convolution": "convolve convolutional",
     "InnerProduct": "fc affine gemm fulllayer",
@@ -126,6 +143,8 @@ _ELSEWHERE = {
     "multistep": "multisteplr",
     "exp": "exponential exponentiallr",
     "poly": "polynomial linear polynomialdecay",
+    "idx": "mnist fashionmnist",
+    "npz": "npy numpy",
 }
 """What other programs call our keys and types, where similarity would not find it."""
 
@@ -182,8 +201,9 @@ def shown(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
-        text = f"[{', '.join(map(shown, value))}]" if len(value) <= 8 else ""
-        return f"the list {text}" if 0 < len(text) <= 60 else f"a list of {len(value)}"
+        plain = 0 < len(value) <= 8 and not any(isinstance(item, dict | list | tuple) for item in value)
+        text = f"[{', '.join(map(shown, value))}]" if plain else ""
+        return f"the list {text}" if 0 < len(text) <= 60 else f"a list of {len(value)}" if value else "an empty list"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -237,17 +257,22 @@ def _problem(item: ErrorDetails, known: tuple[str, ...]) -> tuple[Loc, PydanticC
     if len(loc) > 1 and loc[-1] in _UNION_TAGS:
         return loc[:-1], problem(f"{shown(value)} is not a value that this key takes")
     expected = _EXPECTED.get(kind, "another value").format(**context)
+    if kind == "string_pattern_mismatch" and "/" in context["pattern"]:
+        expected += " /"
     return loc, problem(f"expected {expected}, got {shown(value)}", _about_value(kind, value))
 
 
 def _about_key(key: str, value: Any, known: tuple[str, ...]) -> str:
     """What to do about an unknown key."""
+    if key != key.strip():
+        return "what looks like a space around it belongs to the key: delete it, or indent with plain spaces"
     first, colon, rest = key.partition(":")
     if colon and (first == "type" or first in known) and value is None:
         return f"a space is missing behind the colon: {first}: {rest}"
     if isinstance(value, Mapping) and key.endswith("_param") and key != "transform_param":
         return f"the keys of {key} stand in the layer itself, without {key}"
-    return did_you_mean(key, known, listed("known", known))
+    alone = _BY_ITSELF.get(re.sub(r"[\W_]", "", key.casefold()), "")
+    return did_you_mean(key, known, alone or listed("known", known))
 
 
 def _about_value(kind: str, value: Any) -> str:
@@ -258,6 +283,14 @@ def _about_value(kind: str, value: Any) -> str:
             return "remove the quotes to make it a number"
         if _NUMBER.fullmatch(plain):
             return f"write {plain}"
+        if kind == "float_type" and _NUMBER.fullmatch(value.replace(",", ".")):
+            return f"write {value.replace(',', '.')}"
+        if kind == "float_type" and value.endswith("%") and _NUMBER.fullmatch(value[:-1]):
+            return f"write {float(value[:-1]) / 100:g}"
+        if "#" in value:
+            return "a comment needs a space before its #"
+        if value.lower() in _PADS:
+            return _PADS[value.lower()]
         return f'to compute it, write "${{{value}}}"' if _ARITHMETIC.fullmatch(value) else ""
     if kind in ("int_type", "int_from_float") and isinstance(value, float) and value == value // 1:
         return f"write {int(value)}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from cfgnet.explain import did_you_mean, shown
 
+ALLOWED = "numbers, names, + - * / // % ** ( ) and functions such as min(a, b)"
 MAX_LENGTH = 1000
 MAX_BITS = 256
 
@@ -73,8 +74,7 @@ def evaluate(text: str, names: Callable[[str], Any], functions: Mapping[str, Cal
             warnings.simplefilter("ignore")  # Python's own remarks on its syntax are not for the user
             tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        hint = "numbers, names, + - * / // % ** ( ) and functions such as min(a, b)"
-        raise FormulaError("not an expression", getattr(error, "offset", None) or 1, hint) from None
+        raise FormulaError("not an expression", getattr(error, "offset", None) or 1, ALLOWED) from None
     try:
         return _Evaluator(names, functions).value(tree.body)
     except RecursionError:
@@ -120,7 +120,7 @@ class _Evaluator:
             return self.value(node.body if self.value(node.test) else node.orelse)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
             return self.call(node, node.func.id)
-        raise FormulaError(f"{ast.unparse(node)!r} is not allowed here", node.col_offset + 1)
+        raise FormulaError(f"{ast.unparse(node)!r} is not allowed here", node.col_offset + 1, ALLOWED)
 
     def name(self, node: ast.Name) -> Any:
         try:

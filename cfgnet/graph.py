@@ -114,6 +114,8 @@ class _Builder:
         self.problems: list[Problem] = []
         self.made: dict[str, tuple[int, Layer]] = {}
         """Every tensor that a layer writes, with the position and the layer."""
+        self.nameless = any(layer.type_name == "?" and not layer.name for layer in layers)
+        """Whether a layer with mistakes may write a tensor of any name."""
 
     def build(self) -> Graph:
         repeated = self.check_names()
@@ -152,12 +154,14 @@ class _Builder:
         if layer.outputs is not None:
             return layer.outputs
         required = [port for port in layer.wiring.outputs if not port.optional]
-        return (layer.name,) if required or layer.type_name == "?" else ()
+        return (layer.name,) if layer.name and (required or layer.type_name == "?") else ()
 
     def claim_outputs(self, index: int, layer: Layer) -> None:
         for position, name in enumerate(self.outputs_of(layer)):
             path = (index, "outputs", position) if layer.outputs is not None else (index, "name")
             if self.inputs and name in self.inputs:
+                if layer.type_name == "?":  # as a data layer of Caffe, of which enough is said
+                    continue
                 hint = "choose another name: each tensor has one origin"
                 self.complain(path, f"{layer.name}: the tensor {name!r} already comes from the data", hint)
             elif name in self.made:
@@ -190,15 +194,20 @@ class _Builder:
         except ShapeError as error:
             given = getattr(layer, side) is not None
             hint = f"as in {side}: {self.example(layer, side, names)}"
+            if side == "inputs" and not names:
+                hint = "leave inputs out to read the output of the layer before"
             self.complain((index, side) if given else (index,), f"{layer.name}: {error}", hint)
             return {}
 
     def example(self, layer: Layer, side: Literal["inputs", "outputs"], names: tuple[str, ...]) -> str:
-        """What could stand at `inputs` or `outputs`: the given names, made fewer or more by those of the ports."""
-        ports = getattr(layer.wiring, side)
-        wanted = sum(not port.optional for port in ports)
-        kept = names[: max(wanted, 1)]
-        return f"[{', '.join([*kept, *(port.name for port in ports[len(kept) : wanted])])}]"
+        """What could stand at `inputs` or `outputs`: the given names, each where it fits, and more where they lack."""
+        required = [port for port in getattr(layer.wiring, side) if not port.optional]
+        rest = [name for name in names if name not in {port.name for port in required}]
+        fitting = []
+        for port in required:
+            there = port.name in names or (not rest and (side == "outputs" or self.exists(port.name)))
+            fitting.append(port.name if there else rest.pop(0) if rest else "...")
+        return f"[{', '.join(fitting)}]"
 
     def inputs_of(self, index: int, layer: Layer, previous: str | None) -> tuple[str, ...] | None:
         """The inputs of a layer, given or by default; None where they could not be found out."""
@@ -210,15 +219,19 @@ class _Builder:
         return None if unknown else layer.inputs
 
     def exists(self, name: str) -> bool:
-        return name in self.made or self.inputs is None or name in self.inputs
+        return name in self.made or self.inputs is None or name in self.inputs or self.nameless
 
     def dangling(self, index: int, position: int, layer: Layer, name: str) -> None:
-        known = [*(self.inputs or {}), *self.made]
+        known = [*(self.inputs or {}), *(made for made, (_, other) in self.made.items() if other is not layer)]
         owner = next((other for _, other in self.layers if other.name == name), None)
         hint = did_you_mean(name, known, listed("there are", known))
+        if "," in name:
+            hint = f"a list stands in brackets: [{name}]"
         if name in self.elsewhere:
             only = "test" if self.phase == "train" else "train"
-            hint = f"it is there in the {only} phase only; does {layer.name} need phase: {only}, too?"
+            hint = f"it is there in the {only} phase only, and {layer.name} in the {self.phase} phase, too"
+        elif name in ("data_p", "sim"):
+            hint = "pairs: true in the data makes it"
         elif owner:
             outputs = ", ".join(map(repr, self.outputs_of(owner)))
             hint = f"the layer {name} names its outputs itself: {outputs}" if outputs else f"{name} has no output"

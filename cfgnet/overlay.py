@@ -93,6 +93,7 @@ def interpolate(document: yamlio.Document) -> None:
         return
     vars_ = document.value.get("vars")
     scope = _Scope(document, vars_ if isinstance(vars_, dict) else {})
+    scope.lost = vars_ is not None and not isinstance(vars_, dict)
     for key in scope.raw:
         with contextlib.suppress(_FailedError):
             scope.resolve(key)
@@ -115,10 +116,15 @@ class _Scope:
         self.active: list[str] = []
         self.failed = {path[1] for path in document.unusable if path[:1] == ("vars",) and len(path) > 1}
         self.nodes = 0
+        self.lost = False
+        """Whether `vars` is no mapping, which is reported elsewhere."""
 
     def resolve(self, name: str) -> Any:
         if name not in self.raw:
-            raise KeyError(did_you_mean(name, self.raw, listed("vars", self.raw)))
+            if self.lost:
+                raise _FailedError
+            known = listed("vars", self.raw) if self.raw else f"give it a value: vars: {{{name}: ...}}"
+            raise KeyError(did_you_mean(name, self.raw, known))
         if name in self.active:
             chain = " -> ".join([*self.active[self.active.index(name) :], name])
             raise formula.FormulaError(f"the variables go round in a circle: {chain}")
@@ -135,7 +141,10 @@ class _Scope:
             return {key: self.fill(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self.fill(item, (*path, index)) for index, item in enumerate(value)]
-        return self.text(value, path) if isinstance(value, str) and "${" in value else value
+        if isinstance(value, str) and "${" in value:
+            self.document.formulas[path] = value
+            return self.text(value, path)
+        return value
 
     def text(self, value: str, path: Path) -> Any:
         whole = _HOLE.fullmatch(value)
@@ -145,6 +154,8 @@ class _Scope:
             self.complain(path, f"expected }} behind ${{, got {shown(value)}", "$${ stands for a plain ${")
             return value
         filled = _HOLE.sub(lambda hole: "${" if hole[1] else str(self.hole(hole, path)), value)
+        if path in self.document.unusable:
+            return None
         if len(filled) > MAX_TEXT:
             self.complain(path, f"with its ${{...}} filled in, the text has more than {MAX_TEXT:,} characters")
             return ""

@@ -16,9 +16,9 @@ from cfgnet.backend import Backend, get_backend
 from cfgnet.data import Batches, Records, Source
 from cfgnet.errors import DataError, Locate, Problem, SpecError
 from cfgnet.graph import TensorType, build
-from cfgnet.layer import Layer
+from cfgnet.layer import Layer, text
 from cfgnet.plan import Plan, make_plan
-from cfgnet.plan.shapes import infer
+from cfgnet.plan.shapes import chain, infer
 from cfgnet.spec import PHASES, Draft, Phase, Spec, parse
 
 ITEMSIZE = {"float32": 4, "float64": 8}
@@ -93,7 +93,27 @@ def _prepared(
             if plan:
                 prepared.plans[phase] = plan
         in_layers[phase] = found
-    return prepared, problems + _merged(layers, in_layers)
+    return prepared, problems + _merged(layers, in_layers) + _unequal(prepared)
+
+
+def _unequal(prepared: Prepared) -> list[Problem]:
+    """The first layer with a parameter that would have another shape in the test than in training.
+
+    Those behind it differ only for that reason.
+    """
+    if len(prepared.plans) < 2:
+        return []
+    train, test = prepared.plans["train"], prepared.plans["test"]
+    for shaped in train.nodes:
+        for name, key in shaped.params.items():
+            here, there = train.slots[key].shape, test.slots[key].shape if key in test.slots else None
+            if there is not None and here != there:
+                message = (
+                    f"{shaped.name}: {name} is {text(here)} in the train phase, and {text(there)} in the test phase"
+                )
+                hint = "\n".join(f"{phase}: {chain(plan, shaped.node)}" for phase, plan in prepared.plans.items())
+                return [Problem(message, hint, ("layers", shaped.node.index))]
+    return []
 
 
 def _data_problem(error: DataError, phase: Phase, source: Source | None) -> Problem:
@@ -101,6 +121,7 @@ def _data_problem(error: DataError, phase: Phase, source: Source | None) -> Prob
     message, _, hint = str(error).removeprefix(f"data.{phase}: ").partition("; ")
     keys = source.model_fields_set if source else ()
     at = next((key for key in keys if re.search(rf"\b{key}\b", message)), None)
+    at = at or ("path" if "path" in keys and message.endswith("has no samples") else None)
     at = at or next((key for key in keys if message.startswith(f"{getattr(source, key)}:")), None)
     return Problem(message, hint, ("data", phase, *([at] if at else [])))
 
@@ -112,9 +133,10 @@ def _merged(layers: Sequence[Layer], found: Mapping[Phase, list[Problem]]) -> li
         seen = {problem.path for problem in merged}
         for problem in (p for p in problems if p.path not in seen):
             elsewhere = {p.path for other, ps in found.items() if other != phase for p in ps}
-            everywhere = len(found) == 1 or problem.path in elsewhere or layers[int(problem.path[1])].phase
-            hint = problem.hint if everywhere else f"{problem.hint}\nin the {phase} phase only".strip()
-            merged.append(replace(problem, hint=hint))
+            plain = len(found) == 1 or problem.path in elsewhere or layers[int(problem.path[1])].phase
+            if not plain and "phase only" not in problem.hint:
+                problem = replace(problem, hint=f"{problem.hint}\nin the {phase} phase only".strip())
+            merged.append(problem)
     return merged
 
 

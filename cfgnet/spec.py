@@ -14,12 +14,14 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateA
 
 import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet import overlay, yamlio
-from cfgnet.data import Source
+from cfgnet.backend import BackendName
+from cfgnet.data import Source, Transform
 from cfgnet.errors import Locate, Path, Problem
 from cfgnet.explain import did_you_mean, shown, suggest
 from cfgnet.explain import problems as explained
 from cfgnet.layer import Layer
-from cfgnet.part import Config
+from cfgnet.part import Config, Part
+from cfgnet.policy import Policy
 from cfgnet.solver import SGD, Solver
 
 Phase = Literal["train", "test"]
@@ -88,7 +90,7 @@ class Spec(Config):
     """How the parameters follow their gradients."""
     train: Train = Train()
     """How long to train, and what to write on the way."""
-    backend: Literal["auto", "numpy", "cupy"] = "numpy"
+    backend: BackendName = "numpy"
     """What computes: numpy, cupy (an NVIDIA GPU), or auto for the GPU where there is one."""
     dtype: Literal["float32", "float64"] = "float32"
     """The kind of number that the net computes with."""
@@ -168,7 +170,7 @@ def parse(document: yamlio.Document, sets: Iterable[str] = ()) -> Draft:
         spec = Spec.model_validate(document.value)
         spec._locate = document.locate
     except ValidationError as error:
-        problems += [refined(p, document.value) for p in explained(error) if not _known(p.path, document.unusable)]
+        problems += [refined(p, document) for p in explained(error) if not _known(p.path, document.unusable)]
         layers, sources = salvaged_layers(document.value), salvaged_sources(document.value)
         return Draft(None, layers, sources, problems, document.locate)
     sources = {phase: source for phase in PHASES if (source := getattr(spec.data, phase))}
@@ -194,16 +196,26 @@ def _salvaged_layer(item: Any) -> Layer:
 
 def _wiring(item: dict[str, Any]) -> dict[str, Any]:
     """The keys of a wrong layer that say where it stands in the net, under the names that they should have."""
-    keys = ("name", "inputs", "outputs", "phase")
-    fields = (Layer.find(str(item.get("type"))) or Layer).model_fields
-    meant = {suggest(key, fields): value for key, value in reversed(item.items()) if key not in fields}
-    given = {key: item.get(key, meant.get(key)) for key in keys}
-    sides = {
-        key: tuple(map(str, value if isinstance(value, list) else [value]))
-        for key, value in given.items()
-        if key in ("inputs", "outputs") and value is not None
-    }
-    return {"name": str(given["name"]), "phase": given["phase"] if given["phase"] in PHASES else None, **sides}
+    if "type" not in item and (around := _around(item)):
+        item = {**item[around], **item}
+    kind = Layer.find(item["type"]) if isinstance(item.get("type"), str) else None
+    models = [kind] if kind else Layer.members().values()
+    fields = list(dict.fromkeys([*Layer.model_fields, *(field for model in models for field in model.model_fields)]))
+    meant = {suggest(key, fields): value for key, value in reversed(item.items())}
+    given = {key: item.get(key, meant.get(key)) for key in ("name", "inputs", "outputs", "phase")}
+    sides = {}
+    for side in ("inputs", "outputs"):
+        value = given[side]
+        names = value if isinstance(value, list) else [value]
+        if all(isinstance(name, str | int) for name in names):
+            sides[side] = tuple(map(str, names))
+    name = given["name"] if isinstance(given["name"], str | int) else ""
+    return {"name": str(name), "phase": given["phase"] if given["phase"] in PHASES else None, **sides}
+
+
+def _around(item: dict[str, Any]) -> str | None:
+    """The key of a layer that holds all its other keys by mistake, as in `InnerProduct: {name: score}`."""
+    return next((k for k, v in item.items() if isinstance(v, dict) and (Layer.find(k) or "type" in v)), None)
 
 
 def salvaged_sources(value: dict[str, Any]) -> dict[Phase, Source | None]:
@@ -228,27 +240,82 @@ def _salvaged_source(item: Any) -> Source | None:
         return None
 
 
-def refined(problem: Problem, value: Any) -> Problem:
+_EXAMPLES = {
+    "layers": "as in layers: [{type: InnerProduct, num_output: 10}, {type: SoftmaxWithLoss}]",
+    "data": "as in data: {train: {source: digits, batch_size: 64}}",
+    "data.train": "as in train: {source: digits, batch_size: 64}",
+    "data.test": "as in test: {source: digits, split: test, batch_size: 64}",
+    "solver": "as in solver: {type: SGD, base_lr: 0.01}",
+    "train": "as in train: {max_iter: 1000}",
+    "vars": "as in vars: {hidden: 100}",
+    "param": "as in param: {weight: {lr_mult: 1}, bias: {lr_mult: 2}}",
+}
+"""What may stand at a place where something else is."""
+
+
+def refined(problem: Problem, document: yamlio.Document) -> Problem:
     """The same problem, put better where the configuration around it says what was meant."""
-    here = _value_at(value, problem.path)
-    if problem.path[-1:] in (("type",), ("source",)) and not isinstance(here, str):
+    tag = problem.path[-1] if problem.path[-1:] in (("type",), ("source",)) else None
+    if tag and isinstance(_value_at(document.value, problem.path[:-1]), str):  # the short form, as in `- ReLU`
+        problem, tag = replace(problem, path=problem.path[:-1]), None
+    path, message, here = problem.path, problem.message, _value_at(document.value, problem.path)
+    if tag and not isinstance(here, str):
         return replace(problem, message=f"expected a name, got {shown(here)}", hint="")
-    if problem.path[:1] != ("layers",) or len(problem.path) not in (2, 3):
-        return problem
-    if problem.path[2:] == ("type",):
-        return replace(problem, hint=about_type(here))
-    if len(problem.path) == 2 and isinstance(here, str):
-        first, colon, rest = here.partition(":")
-        hint = f"a space is missing behind the colon: {first}: {rest}" if colon else about_type(here)
-        return replace(problem, message=f"unknown layer type {here!r}", hint=hint)
-    if problem.message == "missing key 'type'":
-        foreign = next((key for key in here if Layer.find(key)), None)
-        hint = f"write type: {foreign}, and its keys beside it" if foreign else "`cfgnet layers` lists the types"
-        return replace(problem, hint=hint)
-    if problem.message.startswith("missing key"):
-        kind = here["type"]
-        return replace(problem, message=f"{kind}: {problem.message}", hint=f"`cfgnet layers {kind}` explains it")
+    if message.startswith("unknown layer type"):
+        return replace(problem, hint=about_type(str(here)))
+    if message.startswith("unknown data source") and Source.find(str(here).rpartition(".")[2]):
+        return replace(problem, hint=f"as in {{source: {here.rpartition('.')[2]}, path: {here}}}")
+    if message.startswith("unknown key"):
+        return replace(problem, hint=_belongs(path) or problem.hint)
+    if message.startswith("missing key"):
+        return _missing(problem, here)
+    if path in document.formulas and message.startswith("expected"):
+        text = document.formulas[path]
+        hint = f'as in "${{round({text[2:-1]})}}"' if isinstance(here, float) and text.rfind("${") == 0 else ""
+        return replace(problem, message=f"{message}, the value of {text}", hint=hint)
+    if re.match("expected a (mapping|list|solver)", message) and not problem.hint:
+        return replace(problem, hint=_EXAMPLES.get("param" if path[-1:] == ("param",) else problem.where, ""))
     return problem
+
+
+def _missing(problem: Problem, here: Any) -> Problem:
+    """The problem of a missing key, with what stands in its place, or where it is explained."""
+    key = problem.message.split("'")[1]
+    in_layer = problem.path[:1] == ("layers",) and len(problem.path) == 2
+    keys = list(here) if isinstance(here, dict) else []
+    hint = problem.hint
+    if key in ("type", "source"):
+        around = _around(here) if in_layer and isinstance(here, dict) else None
+        misspelt = next((k for k in keys if suggest(k, [key])), None)
+        if around and "type" in here[around]:
+            hint = f"the keys under {around} stand one level too deep"
+        elif around:
+            hint = f"write type: {around}, and its keys beside it"
+        elif misspelt:
+            hint = f"is {misspelt!r} meant to be {key!r}?"
+        elif in_layer:
+            hint = "`cfgnet layers` lists the types"
+    elif in_layer:
+        kind = here["type"] if isinstance(here, dict) else here
+        return replace(problem, message=f"{kind}: {problem.message}", hint=f"`cfgnet layers {kind}` explains it")
+    elif isinstance(here, str):
+        hint = f"as in {{{'source' if problem.path[0] == 'data' else 'type'}: {here}, {key}: ...}}"
+    return replace(problem, hint=hint or _EXAMPLES.get(key, ""))
+
+
+def _belongs(path: Path) -> str:
+    """Where a key that is unknown at `path` would be known; empty if nowhere near."""
+    places: dict[tuple[Any, int], dict[str, type[Config]]] = {
+        (path[0], 1): {"solver": Solver, "train": Train, "data.train": Source},
+        ("solver", 2): {"lr_policy": Policy},
+        ("data", 2): {"data.train": Source},
+        ("data", 3): {"transform": Transform},
+    }
+    for place, model in places.get((path[0], len(path)), {}).items():
+        models = [model, *model.members().values()] if issubclass(model, Part) else [model]
+        if path[-1] == "source" or any(path[-1] in one.model_fields for one in models):
+            return f"{path[-1]} belongs under {place}"
+    return ""
 
 
 def _value_at(value: Any, path: Path) -> Any:
@@ -262,6 +329,9 @@ def _value_at(value: Any, path: Path) -> Any:
 
 def about_type(name: str) -> str:
     """What to do about a layer type that does not exist."""
+    first, colon, rest = name.partition(":")
+    if colon and first in Layer.model_fields | {"type": None}:
+        return f"a space is missing behind the colon: {first}: {rest}"
     file = defining_file(name)
     if file:
         return f"{file.as_posix()} defines it: add --layers {file.parent.as_posix()} to run that file"

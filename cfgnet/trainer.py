@@ -16,7 +16,7 @@ from cfgnet import rundir, snapshot
 from cfgnet.backend import Backend, get_backend
 from cfgnet.data import Prefetch
 from cfgnet.errors import CfgnetError, InterruptedRunError, NotFiniteError, Problem, SpecError
-from cfgnet.evaluate import Evaluator
+from cfgnet.evaluate import Evaluator, best_metric
 from cfgnet.interrupt import Interrupt
 from cfgnet.net import Net
 from cfgnet.params import Parameters
@@ -93,6 +93,8 @@ class Progress:
 
     iteration: int = 0
     """Iterations done."""
+    loss: float = 0.0
+    """The loss of the last one."""
     loss_sum: float = 0.0
     loss_count: int = 0
     """Sum and number of the losses since the last progress line."""
@@ -154,6 +156,8 @@ class Session:
     backend: Backend
     net: Net
     evaluator: Evaluator | None
+    best_metric: str | None
+    """The test metric that decides which snapshot is the best; None where there is none."""
     reporter: Reporter
 
 
@@ -175,7 +179,8 @@ def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Sessio
             spec.place
         )
     evaluator = Evaluator(spec, prepared, backend, params) if "test" in prepared.plans else None
-    return Session(spec, prepared, backend, net, evaluator, reporter)
+    metric = best_metric(spec, prepared.plans["test"]) if evaluator else None
+    return Session(spec, prepared, backend, net, evaluator, metric, reporter)
 
 
 class Trainer:
@@ -189,52 +194,40 @@ class Trainer:
         self.max_iter = length(self.spec, self.batches.count)
         self.updater = Updater(self.spec.solver, self.net.params, self.max_iter)
         self.progress = Progress()
-        self.loss = math.nan
-        self.best_metric = self._best_metric()
-
-    def _best_metric(self) -> str | None:
-        evaluator, wanted = self.session.evaluator, self.spec.train.best
-        if wanted is None or evaluator is None:
-            return evaluator.chief_metric() if evaluator else None
-        if wanted not in evaluator.scalars:
-            hint = f"the test phase computes: {', '.join(evaluator.scalars) or 'none'}"
-            raise SpecError([Problem(f"there is no metric {wanted!r}", hint, ("train", "best"))]).located(
-                self.spec.place
-            )
-        return wanted
 
     def restore(self, saved: Snapshot) -> None:
         """Goes back to where a snapshot was taken."""
         self.net.params.load(saved.section("params"))
         self.updater.load(saved.section("solver"))
         self.progress = Progress(**saved.state)
-        self.directory.cut_log(self.progress.iteration)
+        self.directory.cut_log(self.progress.iteration, self.progress.tested_at == self.progress.iteration)
         self.reporter.note(f"resumed {self.directory.path} at iteration {self.progress.iteration}")
 
     def run(self) -> Run:
         """Trains to the end; a signal writes a snapshot and raises InterruptedRunError."""
-        settings = self.spec.train
-        first = self.progress.iteration
-        clock = _Clock(first)
-        with Interrupt() as interrupt, Prefetch(self.batches, first * self.spec.solver.iter_size) as prefetch:
-            while self.progress.iteration < self.max_iter and not self._given_up():
+        import numpy as np
+
+        settings, p = self.spec.train, self.progress
+        clock, start = _Clock(p.iteration), p.iteration * self.spec.solver.iter_size
+        # What overflows shows in the loss, and is then said in words rather than in numpy's warnings.
+        with Interrupt() as interrupt, Prefetch(self.batches, start) as prefetch, np.errstate(all="ignore"):
+            while p.iteration < self.max_iter and not self._given_up():
                 if self._due(settings.test_interval, settings.test_initialization):
                     clock.leave_out(self.test)
                     if self._given_up():
                         break
                 rate = self.iterate(prefetch)
-                self.reporter.tick(self.progress.iteration, self.max_iter)
-                if self.progress.iteration % settings.display == 0 or self.progress.iteration == self.max_iter:
+                self.reporter.tick(p.iteration, self.max_iter)
+                if p.iteration % settings.display == 0 or p.iteration == self.max_iter:
                     self.report(rate, clock)
                 if interrupt.signal:
                     self.save()
                     raise InterruptedRunError(self._how_to_go_on(), interrupt.signal)
-                if settings.snapshot and self.progress.iteration % settings.snapshot == 0:
+                if settings.snapshot and p.iteration % settings.snapshot == 0:
                     clock.leave_out(self.save)
-        self.test()
-        self.save()
-        p = self.progress
-        return Run(self.directory.path, p.iteration, p.metrics, self.loss, self.net.params.to_host())
+            self.test()
+            self.save()
+        return Run(self.directory.path, p.iteration, p.metrics, p.loss, self.net.params.to_host())
 
     def iterate(self, prefetch: Prefetch) -> float:
         """One iteration: gradients of `iter_size` batches, then one update. Returns the learning rate."""
@@ -250,10 +243,9 @@ class Trainer:
                 self._stop_not_finite(losses[-1])
             net.run_backward()
         rate = self.updater.step(self.progress.iteration)
-        self.loss = sum(losses) / size
-        self.progress.iteration += 1
-        self.progress.loss_sum += self.loss
-        self.progress.loss_count += 1
+        p = self.progress
+        p.iteration, p.loss = p.iteration + 1, sum(losses) / size
+        p.loss_sum, p.loss_count = p.loss_sum + p.loss, p.loss_count + 1
         return rate
 
     def _stop_not_finite(self, loss: float) -> None:
@@ -301,14 +293,13 @@ class Trainer:
 
     def _judge(self, metrics: dict[str, float]) -> bool:
         """Whether this test is the best so far; counts how long the best has lasted."""
-        p = self.progress
-        if self.best_metric is None or self.session.evaluator is None:
+        p, evaluator, metric = self.progress, self.session.evaluator, self.session.best_metric
+        if evaluator is None or metric is None:
             return False
-        sign = 1 if self.session.evaluator.better(self.best_metric) == "higher" else -1
-        value = metrics[self.best_metric]
+        sign, value = 1 if evaluator.better(metric) == "higher" else -1, metrics[metric]
         stop = self.spec.train.early_stop
         margin = stop.min_delta if stop else 0.0
-        if p.best is None or sign * value > sign * p.best + margin:
+        if math.isfinite(value) and (p.best is None or sign * value > sign * p.best + margin):
             p.best, p.best_iteration, p.tests_since_best = value, p.iteration, 0
             return True
         p.tests_since_best += 1
@@ -335,7 +326,8 @@ def length(spec: Spec, count: int) -> int:
     """The number of iterations: `max_iter`, or what `epochs` over `count` samples make; 1000 if neither is given."""
     if spec.train.max_iter is not None or spec.train.epochs is None or spec.data.train is None:
         return spec.train.max_iter or 1000
-    return math.ceil(spec.train.epochs * count / (spec.data.train.batch_size * spec.solver.iter_size))
+    iterations = spec.train.epochs * count / (spec.data.train.batch_size * spec.solver.iter_size)
+    return max(1, math.ceil(round(iterations, 6)))  # 1.1 epochs of 100 samples are 110, and not 110.00000000000001
 
 
 class _Clock:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from cfgnet.errors import Locate, Mark, Path, Problem, SpecError
+from cfgnet.explain import did_you_mean, listed
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 64
@@ -48,6 +49,8 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     unusable: set[Path] = field(default_factory=set)
     """Where a problem is reported already, so that nothing more need be said about the value there."""
+    formulas: dict[Path, str] = field(default_factory=dict)
+    """The text with `${...}` that stood where there is now its value."""
 
     @property
     def locate(self) -> Locate:
@@ -85,8 +88,6 @@ def read(path: str | FilePath) -> Document:
 
 def _neighbours(folder: FilePath, name: str = "") -> str:
     """What may have been meant instead of `name`: the YAML files of the folder."""
-    from cfgnet.explain import did_you_mean, listed
-
     there = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
     more = [*there[:8], *(["..."] if len(there) > 8 else [])]
     return did_you_mean(name, there, listed("there are", more) if there else "")
@@ -118,10 +119,15 @@ def _syntax(lines: list[str], error: yaml.MarkedYAMLError) -> tuple[str, str, tu
     start = start or at
     line = lines[at[0] - 1] if at[0] <= len(lines) else ""
     before, char = line[: at[1] - 1], line[at[1] - 1 : at[1]]
-    if "\t" in line[: len(line) - len(line.lstrip())]:
-        return "a tab in the indentation", "indent with spaces", (at[0], line.index("\t") + 1)
+    if odd := re.match(r" *([^\S ])", line):
+        name = "a tab" if odd[1] == "\t" else f"the character #x{ord(odd[1]):02x}, which only looks like a space,"
+        return f"{name} in the indentation", "indent with spaces", (at[0], odd.start(1) + 1)
     if any(re.fullmatch(r"\s*\w+\s*\{\s*", above) for above in lines[: at[0]]):
         return "this looks like a Caffe prototxt file", "cfgnet reads YAML; start from an example in configs/", (1, 1)
+    inside = enumerate(lines[start[0] - 1 : at[0]], start[0]) if "flow" in context else ()
+    for number, text in inside:
+        if comment := re.search(r"(?:^|\s)(//)", text):
+            return "a comment cannot start with //", "comments start with #", (number, comment.start(1) + 1)
     if "quoted scalar" in context and "end of stream" in problem:
         return "this quote is never closed", f"close it with another {lines[start[0] - 1][start[1] - 1]}", start
     if "escape" in problem:
@@ -135,14 +141,21 @@ def _syntax(lines: list[str], error: yaml.MarkedYAMLError) -> tuple[str, str, tu
         hint = f"close it with {closing}" + (f" before the {char}" if at[0] == start[0] and char else "")
         return f"this {opening} is never closed", hint, start
     if "expected ':'" in problem:
-        found = lines[start[0] - 1].strip()[:40]
-        return f"expected key: value, got {found!r}", "write a colon and a space behind the key", start
+        found = lines[start[0] - 1][start[1] - 1 :].strip()
+        word, colon, rest = found.partition(":")
+        if colon and re.fullmatch(r"[\w-]+", word):
+            return "a space is missing behind the colon", f"write {word}: {rest.strip(' ,}]') or 'and a value'}", start
+        return f"expected key: value, got {found[:40]!r}", "write a colon and a space behind the key", start
+    if "mapping values" in problem and (dash := re.match(r" *-(?=[{\w])", line)):
+        return "a space is missing behind the -", "as in - {type: ReLU}", (at[0], dash.end())
     if "mapping values" in problem and re.search(r":\s", before):
         return "a second : on this line", "put text that holds : in quotes, or begin a new line", at
     if char and char in "}]":
         return f"nothing is open that this {char} closes", "delete it, or look for an opening that is missing", at
     if char and char in "@`%":
         return f"a value cannot start with {char}", "put it in quotes", at
+    if "alias" in context:
+        return "a value cannot start with *", "put it in quotes", start
     if (char and char in "!&") or before[-1:] in ("!", "&"):
         return f"a value cannot start with {before[-1:] if before[-1:] in ('!', '&') else char}", "put it in quotes", at
     if "sequence entries" in problem:
@@ -259,6 +272,7 @@ class _Builder:
         for at, source in sources:
             if not isinstance(source, dict):
                 self.complain(event, "<< takes a mapping or a list of mappings", "as in <<: *anchor")
+                self.document.unusable.add(path)
                 continue
             for key, item in source.items():
                 if key not in items:
@@ -267,6 +281,7 @@ class _Builder:
     def alias(self, event: Any, path: Path) -> Any:
         if event.anchor not in self.anchors:
             hint = f"write &{event.anchor} where it is defined; text that starts with * needs quotes"
+            hint = did_you_mean("*" + event.anchor, ["*" + name for name in self.anchors], hint)
             raise self.stop(event, f"the alias *{event.anchor} has no anchor before it", hint)
         origin, value, nodes = self.anchors[event.anchor]
         self.count(event, nodes)
@@ -299,7 +314,8 @@ class _Dumper(yaml.SafeDumper):
 def _represent_str(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     resolved = dumper.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # lacks a stub
     quoted = scalar(text) != text or resolved != _STR
-    return dumper.represent_scalar(_STR, text, style="'" if quoted or text == "<<" else None)
+    style = "'" if quoted or text == "<<" else None
+    return dumper.represent_scalar(_STR, text, style if text.isprintable() else '"')
 
 
 def _represent_float(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:

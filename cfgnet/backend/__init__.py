@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cfgnet import rng
 from cfgnet.backend.kernels import Kernels
 from cfgnet.errors import BackendError
 
-NAMES = ("auto", "numpy", "cupy")
+BackendName = Literal["auto", "numpy", "cupy"]
+NAMES: tuple[str, ...] = get_args(BackendName)
 """What `backend:` may say."""
 
 

@@ -44,7 +44,7 @@ def command(config: Path, sets: tuple[str, ...], as_json: bool) -> None:
     errors, warnings, prepared = list[Problem](), list[Problem](), None
     try:
         spec, prepared = _prepared(config, sets)
-        errors, warnings = _located(spec, *examined(prepared))
+        errors, warnings = _located(spec, *examined(spec, prepared))
     except SpecError as error:
         errors = error.problems
     except CfgnetError as error:  # a source that reads its samples only now
@@ -98,7 +98,7 @@ def _count(number: int, what: str) -> str:
 # What the net and its data say about each other.
 
 
-def examined(prepared: Prepared) -> tuple[list[Problem], list[Problem]]:
+def examined(spec: Spec, prepared: Prepared) -> tuple[list[Problem], list[Problem]]:
     """Mistakes and warnings about the samples of each phase, and about what is trained."""
     errors, warnings = list[Problem](), list[Problem]()
     for phase, plan in prepared.plans.items():
@@ -106,7 +106,13 @@ def examined(prepared: Prepared) -> tuple[list[Problem], list[Problem]]:
             chosen = errors if severity == "error" else warnings
             chosen.append(Problem(f"{phase} data: {message}", hint, ("data", phase)))
     if "train" in prepared.plans:
-        warnings += _untrained(prepared.plans["train"])
+        plan = prepared.plans["train"]
+        if plan.backward:
+            warnings += _untrained(plan)
+        else:
+            hint = "add a loss layer such as {type: SoftmaxWithLoss}, and layers with parameters that are not frozen"
+            errors.append(Problem("nothing to train: no trained parameter leads to a loss", hint, ("layers",)))
+    errors += _best(spec, prepared)
     warnings += _leak(prepared.records)
     return errors, warnings
 
@@ -207,13 +213,24 @@ def _hashes(records: Records, names: list[str]) -> Iterator[bytes]:
             yield hashlib.blake2b(b"".join(part.tobytes() for part in row), digest_size=16).digest()
 
 
+def _best(spec: Spec, prepared: Prepared) -> list[Problem]:
+    """A mistake if the snapshots are to be judged by a metric that no test computes."""
+    from cfgnet.evaluate import best_metric
+
+    if "test" not in prepared.plans:
+        message = f"there is no metric {spec.train.best!r}, because there is no test"
+        return [Problem(message, "add data.test, or leave best out", ("train", "best"))] if spec.train.best else []
+    try:
+        best_metric(spec, prepared.plans["test"])
+    except SpecError as error:
+        return error.problems
+    return []
+
+
 def _untrained(plan: Plan) -> list[Problem]:
     """Warnings about parameters that no loss reaches."""
     reached = {plan.nodes[step.node].params[name] for step in plan.backward for name in step.params}
     lost = {key for key, slot in plan.slots.items() if slot.trainable} - reached
-    if lost and not reached:
-        hint = "add a loss, such as {type: SoftmaxWithLoss, inputs: [score, label]}"
-        return [Problem("nothing is trained, because no loss depends on a parameter", hint, ("layers",))]
     nodes = [shaped.node for shaped in plan.nodes if lost & set(shaped.params.values())]
     hint = "set `frozen: true`, or let a loss depend on it"
     return [

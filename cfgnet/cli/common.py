@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from cfgnet.backend import NAMES
+from cfgnet.errors import CfgnetError, ContractError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +33,7 @@ def set_option(function: F) -> F:
 def backend_option(function: F) -> F:
     """The option --backend."""
     text = "What computes; by default what the configuration says."
-    return click.option("--backend", type=click.Choice(["auto", "numpy", "cupy"]), help=text)(function)
+    return click.option("--backend", type=click.Choice(NAMES), help=text)(function)
 
 
 def json_option(function: F) -> F:
@@ -59,7 +64,38 @@ def _load_layers(_: click.Context, __: click.Parameter, folders: tuple[Path, ...
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:  # it is the user's code, which may raise anything
+                del sys.modules[name]
+                kind = "" if isinstance(error, ContractError) else f"{type(error).__name__}: "
+                raise CfgnetError(f"{file}:{_line(error, str(spec.origin))}: {kind}{_text(error)}") from error
+
+
+def _line(error: Exception, file: str) -> int:
+    """The line of `file` where an error comes from; 1 where that cannot be known."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return error.lineno or 1
+    return next(
+        (at for frame, at in reversed([*traceback.walk_tb(error.__traceback__)]) if frame.f_code.co_filename == file), 1
+    )
+
+
+def _text(error: Exception) -> str:
+    return error.msg if isinstance(error, SyntaxError) else str(error)
+
+
+def contract_place(error: ContractError) -> str:
+    """The place of the method that an error such as "Swish.forward asks for z" is about; empty for other errors."""
+    from cfgnet.layer import Layer
+
+    found = re.match(r"(\w+)\.(\w+) asks", str(error))
+    function = getattr(Layer.find(found[1]), found[2], None) if found else None
+    if function is None:
+        return ""
+    file = Path(function.__code__.co_filename)
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    return f"{shown}:{function.__code__.co_firstlineno}: "
 
 
 def print_json(value: object) -> None:

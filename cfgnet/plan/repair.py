@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cfgnet.errors import Locate
 from cfgnet.graph import Graph, Node, TensorType
-from cfgnet.layer import Layer, text
+from cfgnet.layer import Layer, size, text
 
 Attempt = Callable[[Graph], tuple[Mapping[str, TensorType], set[int]]]
 """Infers a graph: the tensors, and the positions in the configuration of the layers that fail."""
@@ -55,6 +55,7 @@ class Change:
 
 def advice(graph: Graph, failing: Node, attempt: Attempt, locate: Locate) -> str:
     """A line that names the one or two likeliest changes; empty if none helps."""
+    before = attempt(graph)[0]
     found = search(graph, failing, attempt)
     if not found:
         return ""
@@ -64,14 +65,14 @@ def advice(graph: Graph, failing: Node, attempt: Attempt, locate: Locate) -> str
         return f"{change}" + (f" (line {mark.line})" if mark else "")
 
     change, tensors = found[0]
-    made = "" if change.node.index == failing.index else _made(graph, failing, tensors)
+    made = "" if change.node.index == failing.index else _made(failing, before, tensors)
     others = [other for other, _ in found[1:] if other.node.index != change.node.index or other.field != change.field]
     return f"{named(change)} fits{made}" + (f"; so does {named(others[0])}" if others else "")
 
 
-def _made(graph: Graph, failing: Node, tensors: Mapping[str, TensorType]) -> str:
-    """What the changed inputs of the failing layer are then, per sample."""
-    name = next((n for n in failing.reads() if n in graph.producer), "")
+def _made(failing: Node, before: Mapping[str, TensorType], tensors: Mapping[str, TensorType]) -> str:
+    """What the changed input of the failing layer is then, per sample."""
+    name = next((n for n in failing.reads() if n in tensors and tensors[n] != before[n]), "")
     shape = tensors[name].shape if name in tensors else None
     return f": {name} is then {text(shape[1:])}" if shape else ""
 
@@ -81,9 +82,10 @@ def search(graph: Graph, failing: Node, attempt: Attempt) -> list[tuple[Change, 
     chain = ancestors(graph, failing)
     before, broken = attempt(graph)
     dims = {n for name in failing.reads() for n in (before[name].shape or ())[1:]}
+    dims.add(size(tuple(n for n in getattr(failing.layer, "shape", ()) if n > 0)))
     part = replace(graph, nodes=tuple(chain))
     nodes, found = 0, list[tuple[Change, Mapping[str, TensorType]]]()
-    for change in sorted(changes(chain, failing, dims), key=lambda change: change.cost)[:MAX_TRIES]:
+    for change in sorted(changes(chain, failing, before, dims), key=lambda change: change.cost)[:MAX_TRIES]:
         node = change.applied()
         if node is None:
             continue
@@ -117,11 +119,14 @@ def ancestors(graph: Graph, node: Node) -> list[Node]:
     return [one for one in graph.nodes if one.index in wanted]
 
 
-def changes(chain: list[Node], failing: Node, dims: set[int]) -> Iterator[Change]:
+def changes(chain: list[Node], failing: Node, before: Mapping[str, TensorType], dims: set[int]) -> Iterator[Change]:
     """Every change worth trying; `dims` are sizes that occur where it fails, and may be wanted elsewhere."""
     for distance, node in enumerate(reversed(chain)):
+        ndim = max((len(before[name].shape or ()) for name in node.reads()), default=0)
         for field in type(node.layer).model_fields:
             value = getattr(node.layer, field)
+            if field == "axis" and hasattr(node.layer, "num_output") and -ndim <= value < ndim:
+                continue  # an axis that is there is hardly ever the mistake of a layer with weights
             rank = FIELDS.index(field) if field in FIELDS else len(FIELDS)
             own = 0 if node.index == failing.index else 1
             if field == "round_mode":

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
-from cfgnet.explain import did_you_mean
+from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import Graph, Node, TensorType
 from cfgnet.layer import Layer, Param, answer, asks, size, text
 from cfgnet.plan import repair
 from cfgnet.plan.model import Shaped, Slot
 
 MAX_ELEMENTS = 1 << 48
+MAX_CHAINS = 3
+"""How many inputs of a layer are followed back to the data when it does not fit."""
 
 
 def infer(
@@ -49,6 +51,8 @@ class _Inference:
     def __init__(self, graph: Graph, k: Any, locate: Locate):
         self.graph, self.k, self.locate = graph, k, locate
         self.tensors: dict[str, TensorType] = dict(graph.inputs)
+        self.settled = set(graph.inputs)
+        """The tensors whose type is known from the data or a layer."""
         self.slots: dict[str, Slot] = {}
         self.shared: dict[str, str] = {}
         """The slot key of each `share` name."""
@@ -58,20 +62,26 @@ class _Inference:
 
     def node(self, node: Node) -> Shaped | None:
         for name in node.writes():
-            self.tensors[name] = TensorType(None)
+            self.tensors.setdefault(name, TensorType(None))
         inputs = {port: self.shape_at(value) for port, value in node.inputs.items()}
         required = [port.name for port in node.layer.wiring.inputs if not port.optional]
         hidden = any(None in (shape if isinstance(shape, list) else [shape]) for shape in inputs.values())
         if hidden or any(port not in inputs for port in required) or not hasattr(node.layer, "shapes"):
             return None
+        path: Path = ("layers", node.index)
+        if message := self.wrong_kind(node):
+            self.problems.append(Problem(f"{node.name}: {message}", self.in_order(node), path))
+            return None
         try:
-            self.check_kinds(node)
             return self.shaped(node, inputs)
         except ShapeError as error:
-            hint = "\n".join(filter(None, (self.chain(node), error.hint)))
-            path: Path = ("layers", node.index)
+            chains = dict.fromkeys(chain(self, node, name, self.locate) for name in dict.fromkeys(node.reads()))
+            # What comes from the data straight away says something only if there is nothing else.
+            longer = [line for line in chains if "->" in line] or list(chains)[:1]
+            hint = "\n".join(filter(None, (*longer[:MAX_CHAINS], error.hint)))
             self.problems.append(Problem(f"{node.name}: {error}", hint, path))
-            self.misfits[path] = node
+            if not isinstance(error, _TooLargeError):
+                self.misfits[path] = node
             return None
 
     def shape_at(self, value: str | tuple[str, ...]) -> Any:
@@ -79,12 +89,27 @@ class _Inference:
             return self.tensors.get(value, TensorType(None)).shape
         return [self.tensors.get(name, TensorType(None)).shape for name in value]
 
-    def check_kinds(self, node: Node) -> None:
+    def wrong_kind(self, node: Node) -> str:
+        """What is wrong if a tensor of fractions stands where whole numbers are wanted."""
         for port in node.layer.wiring.inputs:
             value = node.inputs.get(port.name, ())
             for name in (value,) if isinstance(value, str) else value:
                 if port.kind == "int" and self.tensors[name].kind != "int":
-                    raise ShapeError(f"{port.name} takes whole numbers, and {name!r} holds fractions")
+                    return f"{port.name} takes whole numbers, and {name!r} holds fractions"
+        return ""
+
+    def in_order(self, node: Node) -> str:
+        """The inputs of a node in an order in which their kinds fit, or else the tensors of whole numbers."""
+        ports = [port for port in node.layer.wiring.inputs if port.name in node.inputs]
+        names = node.reads()
+        whole = [name for name in names if self.tensors[name].kind == "int"]
+        wanted = [port.kind for port in ports]
+        if len(names) == len(ports) and wanted.count("int") == len(whole):
+            fractions = [name for name in names if name not in whole]
+            ordered = [(whole if kind == "int" else fractions).pop(0) for kind in wanted]
+            return f"is the order wrong? inputs: [{', '.join(ordered)}]"
+        there = [name for name, kind in self.tensors.items() if kind.kind == "int"]
+        return listed("tensors of whole numbers", there)
 
     def shaped(self, node: Node, inputs: dict[str, Any]) -> Shaped:
         layer = node.layer
@@ -113,8 +138,10 @@ class _Inference:
             else {}
         )
         for shape in (s for value in found.values() for s in (value if isinstance(value, list) else [value])):
-            if any(n < 0 for n in shape) or size(shape) > MAX_ELEMENTS:
+            if any(n < 0 for n in shape):
                 raise ShapeError(f"the output would be {text(shape)}")
+            if size(shape) > MAX_ELEMENTS:
+                raise _TooLargeError(f"the output would be {text(shape)}, which is too large")
         return found
 
     def place_outputs(self, node: Node, outputs: dict[str, Any]) -> dict[str, str]:
@@ -127,13 +154,20 @@ class _Inference:
                 if not isinstance(shape, list) or len(shape) != len(value):
                     count = len(shape) if isinstance(shape, list) else 1
                     raise ShapeError(f"makes {count} outputs, and {len(value)} are named")
-                self.tensors |= {name: TensorType(s, port.kind) for name, s in zip(value, shape, strict=True)}
+                for name, s in zip(value, shape, strict=True):
+                    self.settle(name, TensorType(s, port.kind))
             elif value is not None:
-                self.tensors[value] = TensorType(shape, port.kind)
+                self.settle(value, TensorType(shape, port.kind))
             elif port.optional and shape is not None and port.name in needed:
                 saved[port.name] = f"{node.name}.{port.name}"
                 self.tensors[saved[port.name]] = TensorType(shape, port.kind)
         return saved
+
+    def settle(self, name: str, kind: TensorType) -> None:
+        """Records what a tensor is; where two write it, which is a mistake, only what they agree on."""
+        before = self.tensors[name]
+        self.tensors[name] = kind if name not in self.settled or before == kind else TensorType(None)
+        self.settled.add(name)
 
     def params(self, node: Node, shapes: dict[str, Any]) -> dict[str, str]:
         """Creates or finds the slot of each parameter of a node."""
@@ -172,17 +206,32 @@ class _Inference:
         given = node.layer.param[param.name].model_fields_set
         for field in given & {"lr_mult", "decay_mult"}:
             if getattr(owner, field) != getattr(sharer, field):
-                raise ShapeError(f"{param.name} is shared with {owner.key}, which has another {field}")
+                message = f"{param.name} is shared with {owner.key}, which has another {field}"
+                raise ShapeError(message, f"leave {field} out here, and that of {owner.key} counts")
 
-    def chain(self, node: Node) -> str:
-        """The tensors from the data to `node` along its first inputs, with their shapes per sample and their lines."""
-        steps: list[str] = []
-        name = next(iter(node.reads()), None)
-        while name is not None:
-            kind = self.tensors.get(name)
-            shape = text(kind.shape[1:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
-            producer = self.graph.producer.get(name)
-            mark = self.locate(("layers", producer.index)) if producer else None
-            steps.append(f"{name} {shape}" + (f" (line {mark.line})" if mark else ""))
-            name = next(iter(producer.reads()), None) if producer else None
-        return " -> ".join(reversed(steps))
+
+class _TooLargeError(ShapeError):
+    """No small change makes a tensor fit that is too large."""
+
+
+class _Known(Protocol):
+    """What has a graph, and the types of its tensors: an inference, or a plan."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def tensors(self) -> Mapping[str, TensorType]: ...
+
+
+def chain(known: _Known, node: Node, name: str = "", locate: Locate | None = None) -> str:
+    """The tensors from the data to `name`, an input of `node`, along first inputs: shapes per sample, and lines."""
+    steps: list[str] = []
+    at: str | None = name or next(iter(node.reads()), None)
+    while at is not None and len(steps) <= len(known.graph.nodes):
+        kind = known.tensors.get(at)
+        shape = text(kind.shape[1:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
+        producer = known.graph.producer.get(at)
+        mark = locate(("layers", producer.index)) if producer and locate else None
+        steps.append(f"{at} {shape}" + (f" (line {mark.line})" if mark else ""))
+        at = next(iter(producer.reads()), None) if producer else None
+    return " -> ".join(reversed(steps))
