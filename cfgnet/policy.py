@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from cfgnet.part import Ints, Part
 
 
-class Policy(Part, family="lr_policy"):
+class Policy(Part, family="learning-rate policy"):
     """How the learning rate follows the iteration."""
 
     def rate(self, base_lr: float, iteration: int, max_iter: int) -> float:

@@ -61,6 +61,8 @@ class Convolution(Spatial):
         """How many channels, and the window over the spatial axes."""
         axis = canonical_axis(self.axis, len(x))
         channels, axes = x[axis], len(x) - axis - 1
+        if axes < 1:
+            raise ShapeError(f"expected spatial axes behind the channels, got {text(x[axis:])} per sample")
         if channels % self.group or self.num_output % self.group:
             raise ShapeError(f"group {self.group} does not divide {channels} channels into {self.num_output}")
         return axis, channels, self.window_over(axes)
