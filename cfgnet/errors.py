@@ -11,7 +11,7 @@ CfgnetError                 2  what the user gave is wrong; never shown as a tra
 ├── RunInUseError           5  another process holds the run directory
 └── InterruptedRunError 128+n  signal n stopped the training; a snapshot was written
 
-ContractError                  a layer class breaks the rules of `Layer`: a programmer's mistake, with a traceback
+ContractError               2  a layer class breaks the rules of `Layer`; a TypeError, because code is wrong
 ShapeError                     raised by a layer's `shapes`; the plan turns it into a SpecError with the place
 """
 

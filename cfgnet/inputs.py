@@ -10,6 +10,7 @@ from cfgnet.layer import Shape, size, text
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
     Array = np.ndarray[Any, Any]
 
@@ -20,11 +21,12 @@ def read_samples(path: Path, shape: Shape, full_scale: float, invert: bool = Fal
     """The samples in a file, each of `shape`, before the transform; DataError if they cannot be read or do not fit.
 
     An image becomes gray or colour as `shape` has channels, is resized, and its white is `full_scale`; `invert` turns
-    black writing on white paper into white on black. A npy file holds one sample or a batch, a csv file one per row.
+    black writing on white paper into white on black; what is transparent becomes 0. A npy file holds one sample or a
+    batch, a csv file one per row.
     """
     suffix = path.suffix.lower()
     if not path.is_file():
-        raise DataError(f"there is no file {path}")
+        raise DataError(f"{path} is a directory, not a file" if path.is_dir() else f"there is no file {path}")
     if suffix in IMAGES:
         return _image(path, shape, full_scale, invert)
     if suffix == ".npy":
@@ -45,19 +47,37 @@ def _image(path: Path, shape: Shape, full_scale: float, invert: bool) -> Array:
         raise DataError(f"{path}: the net takes samples of {text(shape)}, and an image is 1 or 3 x height x width")
     try:
         with Image.open(path, formats=["PNG", "JPEG", "BMP"]) as image:
-            fitted = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BOX)
+            fitted = _opaque(image, invert).convert("L" if shape[0] == 1 else "RGB")
+            fitted = fitted.resize((shape[2], shape[1]), Image.Resampling.BOX)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
         raise DataError(f"{path}: not an image that can be read ({error})") from None
     pixels = np.asarray(fitted, np.float32).reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
     return (255 - pixels if invert else pixels)[None] * np.float32(full_scale / 255)
 
 
+def _opaque(image: Image, invert: bool) -> Image:
+    """The image on a background that becomes 0, where it is transparent, and with 8 bits a pixel."""
+    from PIL.Image import new
+
+    if image.mode.startswith("I;16"):
+        return image.point(lambda value: value / 256, "L")
+    if not image.has_transparency_data:
+        return image
+    ground = new("RGBA", image.size, "white" if invert else "black")
+    ground.alpha_composite(image.convert("RGBA"))
+    return ground
+
+
 def _npy(path: Path) -> Array:
+    import tokenize
+
     import numpy as np
 
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays")
+    except (OSError, ValueError, EOFError, tokenize.TokenError) as error:
         raise DataError(f"{path}: not a npy file that can be read ({error})") from None
     return array
 
@@ -65,26 +85,36 @@ def _npy(path: Path) -> Array:
 def _csv(path: Path) -> Array:
     import numpy as np
 
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a text that can be read ({error})") from None
     rows: list[list[float]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             rows += [[float(cell) for cell in line.split(",")]] if line.strip() else []
         except ValueError:
             if number > 1:  # the first line may be a header
                 raise DataError(f"{path}:{number}: expected numbers between commas, found {line[:60]!r}") from None
     if len({len(row) for row in rows}) != 1:
-        raise DataError(f"{path}: expected rows with as many numbers each")
+        raise DataError(f"{path}: expected rows with as many numbers each" if rows else f"{path}: there are no numbers")
     return np.asarray(rows)
 
 
 def _fitted(path: Path, array: Array, shape: Shape) -> Array:
-    """The array as samples of `shape`; a batch, a single sample, or flat rows of as many numbers."""
+    """The array as samples of `shape`; a batch, a single sample, or flat rows of as many numbers.
+
+    Axes of length 1 do not matter; axes in another order, such as channels last, are not the same sample.
+    """
     import numpy as np
+
+    def long(axes: Shape) -> list[int]:
+        return [n for n in axes if n != 1]
 
     if array.dtype.kind not in "biuf":
         raise DataError(f"{path}: expected numbers, found {array.dtype}")
-    if array.shape == shape:
-        array = array[None]
-    if array.ndim < 1 or array[0].size != size(shape):
+    samples = (shape, (size(shape),))
+    fits = long(array.shape) == long(shape) or any(long(array.shape[1:]) == long(one) for one in samples)
+    if not array.ndim or not array.size or not fits:
         raise DataError(f"{path}: expected samples of {text(shape)}, found an array of {text(array.shape)}")
     return np.ascontiguousarray(array.reshape(-1, *shape), np.float32)

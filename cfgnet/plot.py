@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cfgnet import rundir, snapshot
+from cfgnet.backend import get_backend
+from cfgnet.errors import DiskError
 from cfgnet.prepare import load, prepare
 
 
@@ -29,8 +31,12 @@ def _figure(columns: int = 1) -> tuple[Any, Any]:
 def _save(figure: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        raise DiskError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        pyplot.close(figure)
     return path
 
 
@@ -66,11 +72,12 @@ def _fit(run: Path) -> Path | None:
     from cfgnet.net import Net
 
     spec = load(run / "config.yaml")
-    prepared = prepare(spec, phases=["train"])
+    numpy = get_backend("numpy")  # whatever trained it
+    prepared = prepare(spec, numpy, ["train"])
     records, batches = prepared.records["train"], prepared.batches["train"]
     if {name: int(np.prod(shape)) for name, shape in records.shapes.items()} != {"data": 1, "target": 1}:
         return None
-    net = Net(spec)
+    net = Net(spec, numpy)
     net.params.load(snapshot.read(rundir.newest(run)).section("params"))
     loss = next(shaped.node for shaped in net.plan.nodes if shaped.node.layer.is_loss)
     x = np.concatenate([batches.at(i)["data"] for i in range(batches.batches_per_epoch)]).reshape(-1)

@@ -10,6 +10,7 @@ snapshots/best.safetensors     the best by the test metric
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -76,7 +77,8 @@ class RunDir:
     def close(self) -> None:
         """Lets go of the directory."""
         if self._log:
-            self._log.close()
+            with contextlib.suppress(OSError):  # a line that a full disk refuses was complained of when it was logged
+                self._log.close()
         os.close(self._lock)
 
     def __enter__(self) -> RunDir:
@@ -107,14 +109,22 @@ class RunDir:
         try:
             if not self._log:
                 self._log = (self.path / "log.jsonl").open("a", encoding="utf-8")
-            self._log.write(json.dumps(entry) + "\n")
+            self._log.write(json.dumps(finite(entry)) + "\n")
             self._log.flush()
         except OSError as error:
             raise DiskError(f"cannot write {self.path / 'log.jsonl'}: {error.strerror}") from error
 
-    def cut_log(self, iteration: int) -> None:
-        """Drops what was logged after `iteration`, because a resumed training will log it again."""
-        kept = [entry for entry in read_log(self.path) if entry["iteration"] <= iteration]
+    def cut_log(self, iteration: int, tested: bool) -> None:
+        """Drops what was logged after `iteration`, because a resumed training will log it again.
+
+        The test of `iteration` itself is done after its snapshot, and stays only if the snapshot knows it (`tested`).
+        """
+        log = read_log(self.path)
+        kept = [
+            e
+            for e in log
+            if e["iteration"] < iteration or (e["iteration"] == iteration and (tested or "test" not in e))
+        ]
         self.write_text("log.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def save(self, saved: Snapshot, keep: int | None, best: bool = False) -> Path:
@@ -138,7 +148,7 @@ def find(path: Path) -> Path:
 
 def numbered(run: Path) -> list[Path]:
     """The snapshots of a run by iteration, oldest first; the file's name decides, because clocks may jump."""
-    found = ((re.fullmatch(r"iter_(\d+)\.safetensors", p.name), p) for p in (run / "snapshots").iterdir())
+    found = ((re.fullmatch(r"iter_(\d+)\.safetensors", p.name), p) for p in (run / "snapshots").glob("*"))
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
@@ -154,6 +164,17 @@ def best(run: Path) -> Path:
     """The best snapshot, or the newest where no test chose one."""
     path = run / "snapshots" / BEST
     return path if path.exists() else newest(run)
+
+
+def finite(value: Any) -> Any:
+    """`value` as JSON can hold it: nan and infinity become null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
+        return None
+    return value
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Snapshots: everything that a training needs to go on exactly, in one safetensors file with a hash per array.
 
 A file is written beside its place, read back and compared, and only then renamed, so that a crash or a full disk
-leaves the older one whole. The metadata holds `cfgnet` (version), `sha256` (by array), and `state` (JSON).
+leaves the older one whole. The metadata has one key, `cfgnet`: a hash, a space, and the JSON that it is of, with
+`version`, `sha256` (by array) and `state`. It is one key because safetensors writes several in a random order, and
+equal trainings are to give equal files.
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ def write(path: Path, snapshot: Snapshot) -> None:
     from safetensors.numpy import save
 
     # safetensors stores the memory of an array as it lies, and not its values, unless it is C-contiguous.
-    arrays = {name: np.ascontiguousarray(array) for name, array in snapshot.arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in snapshot.arrays.items()}
     hashes = {name: _sha256(array) for name, array in arrays.items()}
-    state = json.dumps(snapshot.state)
-    data = save(arrays, {"cfgnet": __version__, "sha256": json.dumps(hashes), "state": state})
+    facts = json.dumps({"version": __version__, "sha256": hashes, "state": snapshot.state})
+    data = save(arrays, {"cfgnet": f"{_hash(facts)} {facts}"})
     write_atomically(path, data, check=lambda: _decode(data, path))
 
 
@@ -89,8 +91,11 @@ def _decode(data: bytes, path: Path) -> Snapshot:
 
     try:
         arrays = load(data)
-        metadata = _metadata(data)
-        hashes, state = json.loads(metadata["sha256"]), json.loads(metadata["state"])
+        seal, _, text = _metadata(data)["cfgnet"].partition(" ")
+        if seal != _hash(text):
+            raise ValueError("its metadata is not what was saved")
+        facts = json.loads(text)
+        hashes, state = facts["sha256"], facts["state"]
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise SnapshotError(f"{path} is damaged, or no snapshot of cfgnet ({error})") from None
     wrong = [
@@ -109,6 +114,10 @@ def _metadata(data: bytes) -> dict[str, str]:
     header = json.loads(data[8 : 8 + length])
     found: dict[str, str] = header["__metadata__"]
     return found
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(array: Any) -> str:

@@ -71,6 +71,9 @@ class Trained:
     def raw_input(self) -> tuple[Shape, float]:
         """The shape of one sample before the transform, and the value of a fully lit pixel."""
         records = self.prepared.records[self.phase]
+        if "data" not in records.shapes:
+            found = ", ".join(records.shapes)
+            raise CfgnetError(f"only a net that reads the tensor 'data' can predict from a file; its data has: {found}")
         return records.shapes["data"], records.full_scale
 
     def transformed(self, samples: Array) -> Array:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
 from cfgnet._version import __version__
-from cfgnet.errors import CfgnetError
+from cfgnet.errors import CfgnetError, ContractError
 
 try:
     import rich_click
@@ -61,6 +62,15 @@ class _Commands(Group):  # type: ignore[valid-type,misc]  # rich-click's group w
         resolved: tuple[str | None, click.Command | None, list[str]] = super().resolve_command(ctx, args)
         return resolved
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read our output has gone, as `| head` does. Click would say 1, which here is a check that failed;
+            # and the interpreter would complain once more when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -81,8 +91,6 @@ def main(args: list[str] | None = None) -> None:
     try:
         cli.main(args, prog_name="cfgnet", standalone_mode=False)
         code = 0
-    except click.exceptions.Exit as exit_:
-        code = exit_.exit_code
     except click.ClickException as error:
         error.show()
         code = 2
@@ -93,10 +101,13 @@ def main(args: list[str] | None = None) -> None:
             raise
         click.echo(str(error), err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `| head` does; the interpreter would complain once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+    except ContractError as error:
+        if debug:
+            raise
+        from cfgnet.cli.common import contract_place
+
+        click.echo(f"{contract_place(error)}{error}", err=True)
+        code = 2
     except MemoryError:
         click.echo("there is not enough memory for this net; lower the batch_size", err=True)
         code = 2

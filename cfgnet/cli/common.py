@@ -59,7 +59,7 @@ def common_options(function: F) -> F:
 def _load_layers(_: click.Context, __: click.Parameter, folders: tuple[Path, ...]) -> None:
     for folder in folders:
         for file in sorted(folder.glob("*.py")):
-            name = f"cfgnet_user_layers.{file.stem}"
+            name = "cfgnet_user_layers." + re.sub(r"\W", "_", str(file.resolve()))
             spec = importlib.util.spec_from_file_location(name, file)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
@@ -100,17 +100,9 @@ def contract_place(error: ContractError) -> str:
 
 def print_json(value: object) -> None:
     """One JSON value on stdout; nan and infinity become null, which is what JSON can say."""
-    click.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+    from cfgnet.rundir import finite
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not (-float("inf") < value < float("inf")):
-        return None
-    return value
+    click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False))
 
 
 def table(rows: list[list[str]], header: list[str], right: str = "") -> str:

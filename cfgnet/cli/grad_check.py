@@ -41,9 +41,10 @@ def command(
     """Compare every gradient with central differences in float64; exit code 1 if one is wrong.
 
     \b
-    cfgnet grad-check                    every layer type, on its own cases
-    cfgnet grad-check --layer Pooling    one type
-    cfgnet grad-check net.yaml           your net, at the values that it really produces
+    Examples:
+      cfgnet grad-check                    every layer type, on its own cases
+      cfgnet grad-check --layer Pooling    one type
+      cfgnet grad-check net.yaml           your net, at the values that it really produces
     """
     import cfgnet.layers  # noqa: F401  registers the layer types
     from cfgnet.gradcheck import check_types, grad_check

@@ -19,7 +19,9 @@ from cfgnet.cli.common import backend_option, common_options, set_option
 def command(run: Path, sets: tuple[str, ...], backend: str | None, plot: bool, quiet: bool) -> None:
     """Go on with the training in RUN from its newest snapshot, to the same bits as if it had not stopped.
 
-    Only keys of `train` can be changed: cfgnet resume runs/lenet_digits --set train.max_iter=2000
+    Only keys of `train` can be changed.
+
+    Example: cfgnet resume runs/lenet_digits --set train.max_iter=2000
     """
     from cfgnet.cli.train import finish, require_matplotlib
     from cfgnet.progress import choose

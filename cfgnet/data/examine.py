@@ -101,7 +101,11 @@ def _labels(records: Records, classes: int | None) -> list[Finding]:
         number = sum(counts[label] for label in bad)
         more = f", the first of {number} such samples" if number > 1 else ""
         wanted = "0 or more" if classes is None else f"0 to {classes - 1}"
-        hint = "labels count from 0" if label == classes and 0 not in counts else "correct the label, or the number of classes of the net"
+        hint = (
+            "labels count from 0"
+            if label == classes and 0 not in counts
+            else "correct the label, or the number of classes of the net"
+        )
         return [Finding("error", f"'label': expected {wanted}, found {label} in sample {row}{more}", hint)]
     number = classes or max(counts) + 1
     if len(counts) == number:
