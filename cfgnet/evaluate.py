@@ -44,9 +44,7 @@ class Evaluator:
         if batch_size not in self._nets:
             whole = batch_size == self.batches.batch_size
             plan = self.plan if whole else plan_for(self.spec, self.prepared, "test", batch_size, self.backend)
-            self._nets[batch_size] = Net(
-                plan, self.backend, dtype=self.spec.dtype, seed=self.spec.seed, params=self.params
-            )
+            self._nets[batch_size] = Net(plan, self.backend, seed=self.spec.seed, params=self.params)
         return self._nets[batch_size]
 
     def run(self, confusion: bool = False) -> Evaluation:

@@ -81,7 +81,7 @@ def check_case(cls: type[Layer], case: Case, label: str, tolerance: float, sampl
     yield from _check_layer(net, label, tolerance, samples)
 
 
-def case_net(cls: type[Layer], case: Case, dtype: str = "float64") -> Net:
+def case_net(cls: type[Layer], case: Case) -> Net:
     """A net of one layer, with the inputs and parameters of `case` in place, ready for `run_forward`.
 
     Random numbers follow from the type and the values' names, so that they are the same in every run.
@@ -106,9 +106,9 @@ def case_net(cls: type[Layer], case: Case, dtype: str = "float64") -> Net:
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
     backend = get_backend("numpy")
     plan = plan_layers(
-        [layer.model_copy(update=update)], phase, types, backend, wrt=wrt if cls.differentiable() else ()
+        [layer.model_copy(update=update)], phase, types, backend, "float64", wrt=wrt if cls.differentiable() else ()
     )
-    net = Net(plan, backend, dtype=dtype)
+    net = Net(plan, backend)
     net.feed(feed)
     for name, key in plan.nodes[0].params.items():
         if name in values or plan.slots[key].trainable:
@@ -151,6 +151,7 @@ def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, b
 def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     """The training net in float64 after a forward pass on the first samples of the data."""
     backend = get_backend("numpy")
+    spec = spec.model_copy(update={"dtype": "float64"})
     prepared = prepare(spec, backend, ["train"])
     batches = prepared.batches["train"]
     wanted = min(batch, batches.batch_size)
@@ -158,7 +159,7 @@ def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
         plan = plan_for(spec, prepared, "train", wanted, backend)
     except SpecError:  # a layer that fixes the batch size, such as a Reshape, works with the configured one only
         wanted, plan = batches.batch_size, prepared.plans["train"]
-    net = Net(plan, backend, dtype="float64", seed=spec.seed)
+    net = Net(plan, backend, seed=spec.seed)
     net.feed({name: array[:wanted] for name, array in batches.at(0).items()})
     net.run_forward()
     return plan, net
@@ -175,8 +176,8 @@ def _layer_alone(net: Net, index: int) -> Net | None:
     types = {name: net.plan.tensors[name] for name in names}
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
     layer = node.layer.model_copy(update=update)
-    plan = plan_layers([layer], net.plan.graph.phase, types, net.backend, wrt=wrt)
-    alone = Net(plan, net.backend, dtype="float64", seed=net.seed)
+    plan = plan_layers([layer], net.plan.graph.phase, types, net.backend, "float64", wrt=wrt)
+    alone = Net(plan, net.backend, seed=net.seed)
     alone.feed({name: net.tensors[name] for name in names})
     for name, key in plan.nodes[0].params.items():
         alone.params[key].value[...] = net.params[shaped.params[name]].value
@@ -272,7 +273,7 @@ class _Objective:
 
         The outputs are subtracted before they are summed, so that those that do not change add no rounding error.
         """
-        flat = array.reshape(-1)
+        flat = array.flat
         start = flat[index]
         flat[index] = start + up
         above = self.outputs()

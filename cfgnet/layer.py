@@ -15,10 +15,14 @@ The methods of a member:
     params(x, ...) -> iterable of Param                       (none if not defined)
     scratch(k, x, ...) -> {name: Shape} of workspace, undefined at entry, shared with other layers
     flops(x, y, ...) -> floating-point operations of forward, a multiply-add as 2   (size of the first output)
-    forward(xp, x, y, ...)
-    backward(xp, x, dy, dx=None, ...)                         (not differentiable if not defined)
+    forward(k, x, y, ...)
+    backward(k, x, dy, dx=None, ...)                          (not differentiable if not defined)
 
 What backward asks for stays alive until then, and nothing else does. Asking for an optional output (`mask?`) saves it.
+
+A method that asks for `k` and not for `xp` works by kernels alone: it is run once, when a net is made, and the net keeps
+the calls of the kernels. `k.map("dy * (1 - y * y)", dx, y=y, dy=dy)` does for most of them. A method that asks for `xp`
+computes with arrays itself, and is run at each step; it may use kernels too.
 """
 
 from __future__ import annotations
@@ -187,6 +191,9 @@ class Layer(Part, family="layer type"):
     cases: ClassVar[list[Case]] = []
     inplace: ClassVar[dict[str, str]] = {}
     """Outputs that may share the memory of an input: {"y": "x"}."""
+    layout: ClassVar[Literal["rows", "any", "channels_last"]] = "rows"
+    """How tensors (N, C, spatial...) may lie in memory: in rows only; in any order, so that methods never reshape them;
+    or in any order, and fastest with the channels last."""
     is_loss: ClassVar[bool] = False
     """Whether the first output counts in the objective by default."""
     better: ClassVar[Literal["higher", "lower"] | None] = None

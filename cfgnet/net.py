@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 from cfgnet.backend import Backend, LayerRng, get_backend
+from cfgnet.backend.kernels import Immediate, Recorder
 from cfgnet.errors import DataError
-from cfgnet.layer import HELPERS, Layer, answer, size, text
+from cfgnet.layer import HELPERS, Layer, answer, asks, size, text
 from cfgnet.params import Parameter, Parameters
-from cfgnet.plan import Backward, Flow, Plan, Shaped
+from cfgnet.plan import Backward, Flow, Place, Plan, Shaped
+from cfgnet.plan.memory import gradient
 from cfgnet.prepare import prepare
 from cfgnet.spec import Phase, Spec
 
@@ -21,7 +23,7 @@ INT = "int32"
 class Net:
     """The arrays and the bound calls of one phase of a net.
 
-    `Net(spec, phase="train")` plans it first; `backend`, `dtype` and `seed` are the spec's by default. `params` of
+    `Net(spec, phase="train")` plans it first; `backend` and `seed` are the spec's by default. `params` of
     another net share its parameters. `forward(data=..., label=...)` takes arrays in (N, C, H, W) and returns the
     results by name; `backward()` computes the gradients.
     """
@@ -32,20 +34,19 @@ class Net:
         backend: Backend | None = None,
         *,
         phase: Phase = "train",
-        dtype: str | None = None,
         seed: int | None = None,
         params: Parameters | None = None,
     ):
         spec = source if isinstance(source, Spec) else None
-        backend = backend or get_backend(spec.backend if spec else "numpy")
+        backend = backend or (get_backend(spec.backend, spec.threads) if spec else get_backend("numpy"))
         plan = source if isinstance(source, Plan) else prepare(source, backend, [phase]).plans[phase]
-        dtype = dtype or (spec.dtype if spec else "float32")
         seed = seed if seed is not None else spec.seed if spec else 1
-        self.plan, self.backend, self.dtype, self.seed = plan, backend, dtype, seed
-        self.params = params if params is not None else Parameters(plan.slots.values(), backend, dtype, seed)
+        self.plan, self.backend, self.seed = plan, backend, seed
+        self.params = params if params is not None else Parameters(plan.slots.values(), backend, plan.dtype, seed)
         self.iteration = 0
-        self.tensors = {name: self._new(name) for name in plan.tensors}
-        self.gradients = {name: self._new(name) for name in plan.differentiated}
+        self._arena = backend.xp.zeros(plan.memory.tensors, "uint8")
+        self.tensors = {name: self._array(name, plan.places[name]) for name in plan.tensors}
+        self.gradients = {name: self._array(name, plan.places[gradient(name)]) for name in plan.differentiated}
         self._rngs: list[LayerRng] = []
         self._added = self._flat(
             max((size(plan.tensors[f.tensor].shape or ()) for f in self._added_flows()), default=0)
@@ -54,19 +55,26 @@ class Net:
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         offers = [self._offer(shaped) for shaped in plan.nodes]
         self._forward = [
-            partial(shaped.node.layer.forward, **answer(shaped.node.layer, "forward", offer))  # type: ignore[attr-defined]
+            call
             for shaped, offer in zip(plan.nodes, offers, strict=True)
+            for call in self._bound(shaped.node.layer, "forward", offer)
         ]
         self._backward = [call for step in plan.backward for call in self._backward_calls(step, offers[step.node])]
 
     # Arrays.
 
-    def _new(self, name: str) -> Any:
+    def _array(self, name: str, place: Place) -> Any:
+        """The array of a tensor, or of its gradient, at its place in the arena."""
         kind = self.plan.tensors[name]
-        return self.backend.xp.zeros(kind.shape, self.dtype if kind.kind == "float" else INT)
+        dtype = self.plan.dtype if kind.kind == "float" else INT
+        flat = self._arena[place.offset : place.offset + place.bytes].view(dtype)
+        if name in self.plan.channels_last:
+            n, channels, *spatial = kind.shape or ()
+            return self.backend.xp.moveaxis(flat.reshape(n, *spatial, channels), -1, 1)
+        return flat.reshape(kind.shape or ())
 
     def _flat(self, elements: int) -> Any:
-        return self.backend.xp.empty(elements, self.dtype)
+        return self.backend.xp.empty(elements, self.plan.dtype)
 
     @staticmethod
     def _scratch_size(shaped: Shaped) -> int:
@@ -80,7 +88,7 @@ class Net:
     def _offer(self, shaped: Shaped) -> dict[str, Any]:
         """Everything that the methods of one layer may ask for, except gradients of its inputs."""
         node = shaped.node
-        generator = LayerRng(self.backend.k, self.seed, node.name)
+        generator = LayerRng(self.seed, node.name)
         self._rngs.append(generator)
         offer: dict[str, Any] = {
             "xp": self.backend.xp,
@@ -106,6 +114,14 @@ class Net:
     def _at(arrays: Mapping[str, Any], value: str | tuple[str, ...]) -> Any:
         return arrays[value] if isinstance(value, str) else [arrays[name] for name in value]
 
+    def _bound(self, layer: Layer, method: str, offer: Mapping[str, Any]) -> list[Call]:
+        """The calls of a method: those of its kernels where it works by kernels alone, else itself."""
+        if {"k", "xp"} & asks(type(layer), method).keys() == {"k"}:
+            recorder = Recorder(self.backend.k)
+            getattr(layer, method)(**answer(layer, method, {**offer, "k": recorder}))
+            return recorder.calls
+        return [partial(getattr(layer, method), **answer(layer, method, {**offer, "k": Immediate(self.backend.k)}))]
+
     def _backward_calls(self, step: Backward, offer: dict[str, Any]) -> list[Call]:
         shaped = self.plan.nodes[step.node]
         offer, after = dict(offer), list[Call]()
@@ -117,8 +133,7 @@ class Net:
                 offer["d" + port] = self._destination(flow, after)
         for name in step.params:
             offer["d" + name] = self.params[shaped.params[name]].grad
-        layer: Layer = shaped.node.layer
-        return [partial(layer.backward, **answer(layer, "backward", offer)), *after]  # type: ignore[attr-defined]
+        return [*self._bound(shaped.node.layer, "backward", offer), *after]
 
     def _destination(self, flow: Flow | None, after: list[Call]) -> Any:
         """Where a layer writes the gradient of one input; a gradient that is added goes through a buffer of its own."""
@@ -181,7 +196,9 @@ class Net:
         self.run_backward()
 
     def __getitem__(self, name: str) -> Any:
-        """A copy of a tensor as a numpy array."""
+        """A copy of a tensor as a numpy array; KeyError for one that the plan does not keep after a step."""
+        if name not in self.plan.kept:
+            raise KeyError(name)
         return self.backend.to_host(self.tensors[name])
 
     def param(self, name: str) -> Parameter:

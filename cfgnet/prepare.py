@@ -21,8 +21,6 @@ from cfgnet.plan import Plan, make_plan
 from cfgnet.plan.shapes import chain, infer
 from cfgnet.spec import PHASES, Draft, Phase, Spec, parse
 
-ITEMSIZE = {"float32": 4, "float64": 8}
-
 
 def load(path: str | FilePath, sets: Iterable[str] = ()) -> Spec:
     """The configuration in a YAML file, after `--set` changes; SpecError with every mistake in it."""
@@ -38,7 +36,7 @@ def understood(draft: Draft) -> Spec:
     """The draft's Spec; SpecError if it has problems, with those of wiring and shapes beside those of the text."""
     if draft.spec:
         return draft.spec
-    _, more = _prepared(draft.layers, draft.sources, 1, get_backend("numpy"), 4, draft.locate)
+    _, more = _prepared(draft.layers, draft.sources, 1, get_backend("numpy"), "float32", draft.locate)
     raise SpecError(draft.problems + more).located(draft.locate)
 
 
@@ -51,11 +49,16 @@ class Prepared:
     plans: dict[Phase, Plan] = field(default_factory=dict)
 
 
-def prepare(spec: Spec, backend: Backend | None = None, phases: Sequence[Phase] = PHASES) -> Prepared:
-    """Opens the data and plans the net of each of `phases`; SpecError with everything that is wrong."""
+def prepare(
+    spec: Spec, backend: Backend | None = None, phases: Sequence[Phase] = PHASES, *, reuse: bool = False
+) -> Prepared:
+    """Opens the data and plans the net of each of `phases`; SpecError with everything that is wrong.
+
+    With `reuse` the tensors of a net share memory, and only results and losses can be read after a step.
+    """
     sources = {phase: source for phase in phases if (source := getattr(spec.data, phase))}
-    backend = backend or get_backend(spec.backend)
-    prepared, problems = _prepared(spec.layers, sources, spec.seed, backend, ITEMSIZE[spec.dtype], spec.place)
+    backend = backend or get_backend(spec.backend, spec.threads)
+    prepared, problems = _prepared(spec.layers, sources, spec.seed, backend, spec.dtype, spec.place, reuse)
     if not sources:
         wanted = " or ".join(f"data.{phase}" for phase in phases)
         problems.append(
@@ -71,8 +74,9 @@ def _prepared(
     sources: Mapping[Phase, Source | None],
     seed: int,
     backend: Backend,
-    itemsize: int,
+    dtype: str,
     locate: Locate,
+    reuse: bool = False,
 ) -> tuple[Prepared, list[Problem]]:
     """What can be prepared, and what is wrong; a source of None is one that could not be understood."""
     prepared, problems, in_layers = Prepared(), list[Problem](), dict[Phase, list[Problem]]()
@@ -89,7 +93,7 @@ def _prepared(
         if found:  # such a graph cannot be planned, but most of its shapes are known
             found += infer(graph, backend.k, locate)[3]
         else:
-            plan, found = make_plan(graph, backend, itemsize=itemsize, locate=locate)
+            plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, reuse=reuse)
             if plan:
                 prepared.plans[phase] = plan
         in_layers[phase] = found
@@ -144,7 +148,7 @@ def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, back
     """The plan of a phase for another batch size than the configured one, such as the rest of a test set."""
     tensors = prepared.batches[phase].tensors
     inputs = {name: TensorType((batch_size, *shape[1:]), kind) for name, (shape, kind) in tensors.items()}
-    return plan_layers(spec.layers, phase, inputs, backend, ITEMSIZE[spec.dtype], spec.place)
+    return plan_layers(spec.layers, phase, inputs, backend, spec.dtype, spec.place)
 
 
 def plan_layers(
@@ -152,16 +156,14 @@ def plan_layers(
     phase: Phase,
     inputs: Mapping[str, TensorType],
     backend: Backend,
-    itemsize: int = 4,
+    dtype: str = "float32",
     locate: Locate | None = None,
     wrt: Iterable[str] = (),
 ) -> Plan:
     """The plan of some layers over inputs of given types; SpecError with everything that is wrong."""
     locate = locate or Locate()
     graph, problems = build(layers, phase, inputs, locate)
-    plan, found = (
-        make_plan(graph, backend, itemsize=itemsize, locate=locate, wrt=tuple(wrt)) if not problems else (None, [])
-    )
+    plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, wrt=tuple(wrt)) if not problems else (None, [])
     if plan is None:
         raise SpecError(problems + found).located(locate)
     return plan

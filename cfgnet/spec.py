@@ -92,6 +92,8 @@ class Spec(Config):
     """How long to train, and what to write on the way."""
     backend: BackendName = "numpy"
     """What computes: numpy, cupy (an NVIDIA GPU), or auto for the GPU where there is one."""
+    threads: PositiveInt | None = None
+    """Threads that share the work on a CPU; by default one per processor, at most 8."""
     dtype: Literal["float32", "float64"] = "float32"
     """The kind of number that the net computes with."""
     seed: NonNegativeInt = 1

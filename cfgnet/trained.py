@@ -42,7 +42,7 @@ class Trained:
         """The net of a run with the parameters in `file`; its test data if it has any, else its training data."""
         spec = load(run / "config.yaml", sets)
         phase: Phase = "test" if spec.data.test else "train"
-        chosen = get_backend(backend or spec.backend)
+        chosen = get_backend(backend or spec.backend, spec.threads)
         prepared = prepare(spec, chosen)
         slots = [slot for plan in prepared.plans.values() for slot in plan.slots.values()]
         params = Parameters(slots, chosen, spec.dtype, spec.seed)
@@ -123,8 +123,8 @@ class Predictor:
         """The predictions for `samples`, which are as the net takes them, with the sample as first axis."""
         trained = self.trained
         types = {name: TensorType(array.shape) for name, array in samples.items()}
-        plan = plan_layers(self.layers, "test", types, trained.backend)
-        net = Net(plan, trained.backend, dtype=trained.spec.dtype, seed=trained.spec.seed, params=trained.params)
+        plan = plan_layers(self.layers, "test", types, trained.backend, trained.spec.dtype)
+        net = Net(plan, trained.backend, seed=trained.spec.seed, params=trained.params)
         net.feed(samples)
         net.run_forward()
         result: Array = net[self.result]

@@ -162,17 +162,17 @@ class Session:
 
 
 def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Session:
-    backend = get_backend(backend_name or spec.backend)
+    backend = get_backend(backend_name or spec.backend, spec.threads)
     if (backend_name or spec.backend) == "auto":
         reporter.note(f"backend: {backend.name} ({backend.device})")
     if spec.data.train is None:
         hint = "as in data: {train: {source: digits, batch_size: 64}}"
         raise SpecError([Problem("there is no data.train to train on", hint, ("data",))]).located(spec.place)
-    prepared = prepare(spec, backend)
+    prepared = prepare(spec, backend, reuse=True)
     plans = prepared.plans.values()
     slots = [slot for plan in plans for slot in plan.slots.values()]
     params = Parameters(slots, backend, spec.dtype, spec.seed)
-    net = Net(prepared.plans["train"], backend, dtype=spec.dtype, seed=spec.seed, params=params)
+    net = Net(prepared.plans["train"], backend, seed=spec.seed, params=params)
     if not net.plan.backward:
         hint = "add a loss layer such as {type: SoftmaxWithLoss}, and layers with parameters that are not frozen"
         raise SpecError([Problem("nothing to train: no trained parameter leads to a loss", hint, ("layers",))]).located(

@@ -48,8 +48,8 @@ def tanh(gradient):
 def dense(**mistakes):
     """Defines an InnerProduct with gradients that are functions, by name, of the right ones."""
 
-    def backward(self, xp, x, weight, dy, dx, dweight, dbias):
-        InnerProduct.backward(self, xp, x, weight, dy, dx, dweight, dbias)
+    def backward(self, xp, k, x, weight, dy, dx, dweight, dbias):
+        InnerProduct.backward(self, k, x, weight, dy, dx, dweight, dbias)
         for name, mistake in mistakes.items():
             target, right = {"weight": (dweight, dy.T @ x), "bias": (dbias, dy.sum(axis=0))}[name]
             target += mistake(right) - right
@@ -98,10 +98,10 @@ def skips(self, y, dy, dx):
     dx[:, 1:] = right(y, dy)[:, 1:]
 
 
-def overwrites(self, xp, x, weight, dy, dx=None, dweight=None, dbias=None):
+def overwrites(self, xp, k, x, weight, dy, dx=None, dweight=None, dbias=None):
     for gradient in (dweight, dbias):
         gradient.fill(0)
-    InnerProduct.backward(self, xp, x, weight, dy, dx, dweight, dbias)
+    InnerProduct.backward(self, k, x, weight, dy, dx, dweight, dbias)
 
 
 def keeps(self, xp, x, y, work):

@@ -34,17 +34,20 @@ class Backend:
 class LayerRng:
     """The random numbers of one layer: a function of (seed, layer, iteration, draw), the same on every backend."""
 
-    def __init__(self, k: Kernels, seed: int, layer: str):
-        self._k, self._seed, self._layer = k, seed, layer
+    def __init__(self, seed: int, layer: str):
+        self._seed, self._layer = seed, layer
         self.iteration = 0
 
-    def uniform(self, y: Any) -> None:
-        """Fills y with numbers uniform in [0, 1); within one iteration always the same ones."""
-        self._k.uniform(rng.key(self._seed, "layer", self._layer, self.iteration), y)
+    def key(self) -> int:
+        """The number from which the kernels draw; the same throughout an iteration."""
+        return rng.key(self._seed, "layer", self._layer, self.iteration)
 
 
-def get_backend(name: str = "auto") -> Backend:
-    """The backend called `name`; `auto` is cupy where a GPU answers and numpy otherwise. Raises BackendError."""
+def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
+    """The backend called `name`; `auto` is cupy where a GPU answers and numpy otherwise. Raises BackendError.
+
+    `threads` share the work on a CPU, by default one per processor, at most 8.
+    """
     if name not in NAMES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
     if name == "auto":
@@ -52,7 +55,7 @@ def get_backend(name: str = "auto") -> Backend:
         name = "numpy" if reason else "cupy"
     elif reason := why_not(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
-    made: Backend = _module(name).make()
+    made: Backend = _module(name).make(threads)
     return made
 
 

@@ -11,9 +11,9 @@ INSTALL = "pip install 'cfgnet[gpu12]' for CUDA 12, or 'cfgnet[gpu13]' for CUDA 
 
 
 class CupyKernels(Kernels):
-    """The kernels on a GPU, which wants few large launches rather than chunks that fit a cache."""
+    """The kernels on a GPU, which wants few large launches rather than pieces that fit a cache."""
 
-    chunk_elements = 1 << 26
+    block_elements = column_elements = pooled_elements = 1 << 26
 
 
 def why_not() -> str:
@@ -28,8 +28,8 @@ def why_not() -> str:
         return f"CuPy is installed, but the GPU does not answer: {error}"
 
 
-def make() -> Backend:
-    """The backend over CuPy arrays on the current device."""
+def make(threads: int | None = None) -> Backend:
+    """The backend over CuPy arrays on the current device; it has no use for threads."""
     import cupy
 
     device: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,28 +12,30 @@ from cfgnet.cli.common import common_options, human, json_option, print_json
 
 
 class Package(NamedTuple):
-    """A package as `pyproject.toml` asks for it, and the name under which it is imported."""
+    """A package as `pyproject.toml` asks for it."""
 
     name: str
     least: str
-    module: str
-    extra: str = ""
+    extra: str
+
+    @property
+    def module(self) -> str:
+        """The name under which it is imported."""
+        return {"pyyaml": "yaml"}.get(self.name, self.name.replace("-", "_"))
 
 
-PACKAGES = [
-    Package("click", "8.1", "click"),
-    Package("numpy", "2.0", "numpy"),
-    Package("pydantic", "2.11", "pydantic"),
-    Package("pyyaml", "6.0.2", "yaml"),
-    Package("safetensors", "0.4.5", "safetensors"),
-    Package("rich", "13", "rich", "ui"),
-    Package("rich-click", "1.8", "rich_click", "ui"),
-    Package("pillow", "12.2", "PIL", "data"),
-    Package("matplotlib", "3.9", "matplotlib", "plot"),
-    Package("cupy-cuda12x", "13.4", "cupy", "gpu12"),
-    Package("cupy-cuda13x", "14", "cupy", "gpu13"),
-]
-"""What cfgnet needs, and what its extras add."""
+def wanted() -> list[Package]:
+    """What cfgnet needs, and what its extras add, but for those that only developers want."""
+    from importlib import metadata
+
+    found = []
+    for text in metadata.requires("cfgnet") or []:
+        requirement, _, condition = text.partition(";")
+        extra = re.search(r"extra\s*==\s*['\"](\w+)", condition)
+        named = re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", requirement)
+        if named and not (extra and extra[1] == "dev"):
+            found.append(Package(named[1].lower(), named[2], extra[1] if extra else ""))
+    return found
 
 
 @click.command("doctor")
@@ -48,7 +50,7 @@ def command(as_json: bool) -> None:
     Example:
       cfgnet doctor
     """
-    packages = [_package(package) for package in PACKAGES]
+    packages = [_package(package) for package in wanted()]
     broken = [found for found in packages if not found["extra"] and found["problem"]]
     report = {
         "machine": _machine(),
@@ -70,21 +72,17 @@ def _machine() -> dict[str, Any]:
     import shutil
 
     from cfgnet._version import __version__
+    from cfgnet.backend.threads import processors
 
     return {
         "cfgnet": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "cpu": _info("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": cores(),
+        "cores": processors(),
         "memory_free": _free_memory(),
         "disk_free": shutil.disk_usage(".").free,
     }
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _info(file: str, key: str) -> str:
@@ -121,33 +119,15 @@ def _package(package: Package) -> dict[str, Any]:
 
 
 def _numbers(version: str) -> list[int]:
-    import re
-
     return [int(part) for part in re.findall(r"\d+", version)[:3]]
 
 
 def _numpy() -> dict[str, Any]:
+    """The BLAS as it is before a backend is made, which may set its threads."""
+    from cfgnet.backend.blas import threads
     from cfgnet.backend.numpy import blas
 
-    threads, said_by = _threads()
-    return {"blas": blas(), "threads": threads, "threads_said_by": said_by}
-
-
-def _threads() -> tuple[int, str]:
-    """How many threads the BLAS takes, and who says so."""
-    from importlib import import_module
-
-    try:
-        threadpoolctl = import_module("threadpoolctl")
-        pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-        if pools:
-            return max(pool["num_threads"] for pool in pools), "threadpoolctl"
-    except ImportError:
-        pass
-    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-        if os.environ.get(variable, "").isdigit():
-            return int(os.environ[variable]), variable
-    return cores(), "cores"
+    return {"blas": blas(), "threads": threads()}
 
 
 def _backends() -> dict[str, Any]:
@@ -172,9 +152,12 @@ def _page(report: dict[str, Any]) -> str:
         ("free", f"{memory} of memory, {human(machine['disk_free'], 'B')} of disk here"),
     ]
     if numpy:
-        rows.append(("BLAS", f"{numpy['blas']}, {_count(numpy['threads'], 'thread')} ({numpy['threads_said_by']})"))
+        own = f"{_count(numpy['threads'], 'thread')} of its own" if numpy["threads"] else "threads unknown"
+        rows.append(("BLAS", f"{numpy['blas']}, {own}"))
     sections = {"": rows, "needed": [_line(found) for found in report["packages"] if not found["extra"]]}
-    sections["optional"] = [_line(found) for found in report["packages"] if found["extra"] and not _spare(found)]
+    sections["optional"] = [
+        _line(found) for found in report["packages"] if found["extra"] and not _spare(found, report["packages"])
+    ]
     if backends:
         names = [name for name in backends if name != "auto"]
         sections["backends"] = [(name, backends[name]["why_not"] or backends[name]["device"]) for name in names]
@@ -189,11 +172,10 @@ def _page(report: dict[str, Any]) -> str:
     return "\n\n".join([*blocks, verdict])
 
 
-def _spare(found: dict[str, Any]) -> bool:
-    """Whether the package is missing, but another that gives the same module is there."""
-    modules = {package.name: package.module for package in PACKAGES}
-    twins = [name for name, module in modules.items() if module == modules[found["name"]] and name != found["name"]]
-    return found["version"] is None and any(_package(p)["version"] for p in PACKAGES if p.name in twins)
+def _spare(found: dict[str, Any], packages: list[dict[str, Any]]) -> bool:
+    """Whether the package is one of CuPy's that is missing, but another is there: one for each version of CUDA."""
+    others = [p for p in packages if p["name"].startswith("cupy-") and p["version"]]
+    return found["name"].startswith("cupy-") and found["version"] is None and bool(others)
 
 
 def _line(found: dict[str, Any]) -> tuple[str, str]:

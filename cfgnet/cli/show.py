@@ -74,15 +74,16 @@ def _plan(spec: Spec, phase: Phase, backend: str | None) -> Plan:
     if name != "auto" and (reason := why_not(name)):
         click.echo(f"planned for numpy: {reason}", err=True)
         name = "numpy"
-    return prepare(spec, get_backend(name), [phase]).plans[phase]
+    return prepare(spec, get_backend(name), [phase], reuse=True).plans[phase]
 
 
 def _memory(plan: Plan, state_vectors: int = 0) -> dict[str, int]:
     """Bytes by purpose, with the vectors that a solver keeps in training, and their total."""
     from dataclasses import asdict
 
-    state = {"solver_state": state_vectors * plan.memory.param_gradients} if state_vectors else {}
-    memory = asdict(plan.memory) | state
+    memory = {name: count for name, count in asdict(plan.memory).items() if name != "apart"}
+    if state_vectors:
+        memory["solver_state"] = state_vectors * plan.memory.param_gradients
     return memory | {"total": sum(memory.values())}
 
 
@@ -135,7 +136,7 @@ def _layers_text(spec: Spec, plan: Plan, memory: dict[str, int]) -> str:
         ("FLOPs", f"{human(plan.flops)} forward, for {source.batch_size} samples"),
         *((name.replace("_", " ").replace("param ", "parameter "), human(n, "B")) for name, n in memory.items() if n),
     ]
-    names = {"params": "parameter values", "total": "memory in all"}
+    names = {"tensors": "tensors and gradients", "params": "parameter values", "total": "memory in all"}
     width = max(len(names.get(name, name)) for name, _ in totals)
     title = f"{spec.name}, phase {plan.graph.phase}, {spec.dtype}"
     body = table(lines, header, right="params FLOPs memory")
@@ -154,8 +155,7 @@ def _trained(plan: Plan) -> int:
 
 def _bytes(spec: Spec, plan: Plan, names: list[str]) -> int:
     from cfgnet.layer import size
-    from cfgnet.plan.memory import INT_BYTES
-    from cfgnet.prepare import ITEMSIZE
+    from cfgnet.plan.memory import INT_BYTES, ITEMSIZE
 
     kinds = [plan.tensors[name] for name in names]
     return sum(size(k.shape or ()) * (INT_BYTES if k.kind == "int" else ITEMSIZE[spec.dtype]) for k in kinds)

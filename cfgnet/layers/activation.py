@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
@@ -13,6 +13,7 @@ class Elementwise(Layer, abstract=True):
     """One input, one output of the same shape, each element on its own."""
 
     inplace: ClassVar[dict[str, str]] = {"y": "x"}
+    layout: ClassVar[Literal["any"]] = "any"
 
     def shapes(self, x):
         return x
@@ -32,18 +33,18 @@ class ReLU(Elementwise):
         Case(x=[[-2.0, 3.0]], negative_slope=0.1, expect={"y": [[-0.2, 3.0]]}),
     ]
 
-    def forward(self, xp, x, y):
+    def forward(self, k, x, y):
         if self.negative_slope:
-            y[...] = xp.where(x > 0, x, self.negative_slope * x)
+            k.map("where(x > 0, x, slope * x)", y, x=x, slope=self.negative_slope)
         else:
-            xp.maximum(x, 0, out=y)
+            k.map("max(x, 0)", y, x=x)
 
     # The sign of y is that of x, because the slope is not negative; so y is enough, and x may be overwritten.
-    def backward(self, xp, y, dy, dx):
+    def backward(self, k, y, dy, dx):
         if self.negative_slope:
-            dx[...] = xp.where(y > 0, dy, self.negative_slope * dy)
+            k.map("where(y > 0, dy, slope * dy)", dx, y=y, dy=dy, slope=self.negative_slope)
         else:
-            xp.multiply(dy, y > 0, out=dx)
+            k.map("dy * (y > 0)", dx, y=y, dy=dy)
 
 
 class Sigmoid(Elementwise):
@@ -55,10 +56,10 @@ class Sigmoid(Elementwise):
     ]
 
     def forward(self, k, x, y):
-        k.sigmoid(x, y)
+        k.map("sigmoid(x)", y, x=x)
 
-    def backward(self, xp, y, dy, dx):
-        xp.multiply(dy, y * (1 - y), out=dx)
+    def backward(self, k, y, dy, dx):
+        k.map("dy * (y * (1 - y))", dx, y=y, dy=dy)
 
 
 class TanH(Elementwise):
@@ -70,8 +71,8 @@ class TanH(Elementwise):
         Case(x=[[0.0, -1000.0, 0.5493061443340549]], expect={"y": [[0.0, -1.0, 0.5]]}),
     ]
 
-    def forward(self, xp, x, y):
-        xp.tanh(x, out=y)
+    def forward(self, k, x, y):
+        k.map("tanh(x)", y, x=x)
 
-    def backward(self, xp, y, dy, dx):
-        xp.multiply(dy, 1 - y * y, out=dx)
+    def backward(self, k, y, dy, dx):
+        k.map("dy * (1 - y * y)", dx, y=y, dy=dy)

@@ -57,6 +57,11 @@ class Convolution(Spatial):
         Case(num_output=2, kernel_size=2, axis=-3, x=(2, 2, 4, 3)),
     ]
 
+    @property
+    def layout(self):  # type: ignore[override]  # a constant of most types; here it depends on the axis
+        """The channels last; in rows where several axes of samples are taken as one."""
+        return "channels_last" if self.axis == 1 else "rows"
+
     def _split(self, x):
         """How many channels, and the window over the spatial axes."""
         axis = canonical_axis(self.axis, len(x))
@@ -81,10 +86,6 @@ class Convolution(Spatial):
         if self.bias_term:
             yield Param("bias", (self.num_output,), self.bias_filler)
 
-    def scratch(self, k, x, weight, y):
-        flat_x, flat_y = self._flat(x), self._flat(y)
-        return {"work": (k.conv_work(flat_x, weight, flat_y, self._window(x)),)}
-
     def flops(self, y, weight):
         return 2 * size(y) * size(weight[1:])
 
@@ -99,14 +100,14 @@ class Convolution(Spatial):
     def _samples(self, array):
         return array.reshape(self._flat(array.shape))
 
-    def forward(self, k, x, weight, y, work, bias=None):
-        k.conv(self._samples(x), weight, bias, self._samples(y), self._window(x.shape), self.group, work)
+    def forward(self, k, x, weight, y, bias=None):
+        k.conv(self._samples(x), weight, bias, self._samples(y), self._window(x.shape), self.group)
 
-    def backward(self, k, x, weight, dy, work, dx=None, dweight=None, dbias=None):
+    def backward(self, k, x, weight, dy, dx=None, dweight=None, dbias=None):
         window, upper = self._window(x.shape), self._samples(dy)
         if dweight is not None:
-            k.conv_dweight(self._samples(x), upper, dweight, window, self.group, work)
+            k.conv_dweight(self._samples(x), upper, dweight, window, self.group)
         if dbias is not None:
-            dbias += upper.sum(axis=(0, *range(2, upper.ndim)))
+            k.sum("dy", dbias, (0, *range(2, upper.ndim)), add=True, dy=upper)
         if dx is not None:
-            k.conv_dx(upper, weight, self._samples(dx), window, self.group, work)
+            k.conv_dx(upper, weight, self._samples(dx), window, self.group)

@@ -57,19 +57,16 @@ class InnerProduct(Layer):
         rows = weight if not self.transpose else weight.T
         return x.reshape(-1, rows.shape[1]), rows
 
-    def forward(self, xp, x, weight, y, bias=None):
+    def forward(self, k, x, weight, y, bias=None):
         rows, matrix = self._matrix(x, weight)
-        out = y.reshape(-1, self.num_output)
-        xp.matmul(rows, matrix.T, out=out)
-        if bias is not None:
-            out += bias
+        k.product(rows, matrix.T, y.reshape(-1, self.num_output), bias)
 
-    def backward(self, xp, x, weight, dy, dx=None, dweight=None, dbias=None):
+    def backward(self, k, x, weight, dy, dx=None, dweight=None, dbias=None):
         rows, matrix = self._matrix(x, weight)
         upper = dy.reshape(-1, self.num_output)
         if dweight is not None:
-            dweight += rows.T @ upper if self.transpose else upper.T @ rows
+            k.product(*((rows.T, upper) if self.transpose else (upper.T, rows)), dweight, add=True)
         if dbias is not None:
-            dbias += upper.sum(axis=0)
+            k.sum("dy", dbias, (0,), add=True, dy=upper)
         if dx is not None:
-            xp.matmul(upper, matrix, out=dx.reshape(rows.shape))
+            k.product(upper, matrix, dx.reshape(rows.shape))

@@ -24,6 +24,7 @@ class Eltwise(Layer):
     """One factor per input, for SUM; by default 1."""
 
     ports = "*x -> y, mask?:int"
+    layout = "any"
     aliases = ("Add", "Merge")
     cases = [
         Case(x=[[[1.0, 2.0]], [[3.0, -1.0]]], expect={"y": [[4.0, 1.0]]}),

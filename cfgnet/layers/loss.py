@@ -177,7 +177,7 @@ class SigmoidCrossEntropyLoss(Loss):
     def backward(self, xp, k, x, target, dloss, dx):
         target = target.reshape(x.shape)
         valid = self._valid(xp, target)
-        k.sigmoid(x, dx)
+        k.map("sigmoid(x)", dx, x=x)
         dx -= target
         dx *= (valid * (dloss / divisor(self.normalization, valid, batch=x.shape[0]))).astype(dx.dtype)
 

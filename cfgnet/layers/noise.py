@@ -18,6 +18,7 @@ class Dropout(Layer):
     """The probability p."""
 
     ports = "x -> y, mask?"
+    layout = "any"
     inplace = {"y": "x"}
     cases = [
         Case(x=(4, 6)),
@@ -29,13 +30,16 @@ class Dropout(Layer):
     def shapes(self, x):
         return {"y": x, "mask": x}
 
-    def forward(self, xp, x, y, mask, rng, train):
+    def forward(self, k, x, y, mask, rng, train):
         if not train:
-            y[...] = x
+            k.map("x", y, x=x)
             return
-        rng.uniform(mask)
-        mask[...] = (mask >= self.dropout_ratio) / (1 - self.dropout_ratio)
-        xp.multiply(x, mask, out=y)
+        k.uniform(rng, mask)
+        k.map("(mask >= p) / (1 - p)", mask, mask=mask, p=self.dropout_ratio)
+        k.map("x * mask", y, x=x, mask=mask)
 
-    def backward(self, xp, mask, dy, dx, train):
-        xp.multiply(dy, mask if train else 1, out=dx)
+    def backward(self, k, mask, dy, dx, train):
+        if train:
+            k.map("dy * mask", dx, dy=dy, mask=mask)
+        else:
+            k.map("dy", dx, dy=dy)

@@ -27,6 +27,7 @@ class BatchNorm(Layer):
     """Added to the variance."""
 
     ports = "x -> y, std?"
+    layout = "any"
     inplace = {"y": "x"}
     cases = [
         Case(x=(4, 3, 2, 3)),
@@ -117,6 +118,7 @@ class Scale(Layer):
     """How the bias starts."""
 
     ports = "x, scale? -> y"
+    layout = "any"
     cases = [
         Case(x=[[1.0, 2.0]], weight=[3.0, -1.0], bias=[0.5, 0.0], bias_term=True, expect={"y": [[3.5, -2.0]]}),
         Case(x=(2, 3, 4, 2), weight=(3,)),
@@ -196,6 +198,7 @@ class LRN(Layer):
     """Which neighbours count."""
 
     ports = "x -> y, s?"
+    layout = "any"
     cases = [
         Case(
             x=[[[[1.0]], [[2.0]], [[3.0]]]],

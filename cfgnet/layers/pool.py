@@ -31,14 +31,18 @@ class Pooling(Spatial):
     """How a last window that does not fit whole is counted."""
 
     ports = "x -> y, mask?:int"
+    layout = "channels_last"
     aliases = ("Pool", "MaxPool2d", "MaxPooling2D")
     cases = [
         Case(
-            x=_PLANE, kernel_size=2, stride=1, expect={"y": [[[[9.0, 9.0], [9.0, 9.0]]]], "mask": [[[[4, 4], [4, 4]]]]}
+            x=_PLANE,
+            kernel_size=2,
+            outputs=["y", "mask"],
+            expect={"y": [[[[9.0, 9.0], [9.0, 9.0]]]], "mask": [[[[4, 4], [4, 4]]]]},
         ),
         Case(x=_PLANE, kernel_size=2, stride=2, expect={"y": [[[[9.0, 6.0], [8.0, 5.0]]]]}),
         Case(x=_PLANE, pool="AVE", kernel_size=2, stride=2, expect={"y": [[[[4.0, 4.5], [7.5, 5.0]]]]}),
-        Case(x=[[[[1.0, 1.0], [1.0, 0.0]]]], kernel_size=2, expect={"mask": [[[[0]]]]}),
+        Case(x=[[[[1.0, 1.0], [1.0, 0.0]]]], kernel_size=2, outputs=["y", "mask"], expect={"mask": [[[[0]]]]}),
         Case(x=(2, 3, 6, 5), kernel_size=3, stride=2),
         Case(x=(2, 2, 5, 5), kernel_size=3, stride=2, pad=1),
         Case(x=(2, 2, 6, 7), kernel_h=2, kernel_w=3, stride_h=2, stride_w=1, round_mode="FLOOR"),
@@ -85,22 +89,21 @@ class Pooling(Spatial):
         y = (*x[:2], *map(self._outputs, x[2:], window.kernel, window.stride, window.pad))
         return {"y": y, "mask": y} if self.pool == "MAX" else {"y": y}
 
-    def scratch(self, k, x, y):
-        return {"work": (k.pool_work(x, y, self._window(x)),)}
-
     def flops(self, x, y):
         return size(y) * size(self._window(x).kernel)
 
-    def forward(self, k, x, y, work, mask=None):
+    def forward(self, k, x, y, mask=None):
         window = self._window(x.shape)
-        if self.pool == "MAX":
-            k.pool_max(x, y, mask, window, work)
-        else:
-            k.pool_ave(x, y, window, work)
+        if self.pool == "AVE":
+            k.pool_ave(x, y, window)
+            return
+        k.pool_max(x, y, window)
+        if mask is not None:
+            k.pool_max_index(x, y, mask, window)
 
-    def backward(self, k, dy, dx, work, mask=None):
+    def backward(self, k, x, y, dy, dx):
         window = self._window(dx.shape)
-        if self.pool == "MAX":
-            k.pool_max_dx(dy, mask, dx, window, work)
+        if self.pool == "AVE":
+            k.pool_ave_dx(dy, dx, window)
         else:
-            k.pool_ave_dx(dy, dx, window, work)
+            k.pool_max_dx(x, y, dy, dx, window)

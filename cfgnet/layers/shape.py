@@ -20,6 +20,7 @@ class Flatten(Layer):
     """Last axis that is taken in."""
 
     inplace = {"y": "x"}
+    layout = "any"
     cases = [
         Case(x=[[[1.0, 2.0], [3.0, 4.0]]], expect={"y": [[1.0, 2.0, 3.0, 4.0]]}),
         Case(x=(2, 3, 2, 2)),
@@ -57,6 +58,7 @@ class Reshape(Layer):
     """How many axes are replaced; -1 to the end."""
 
     inplace = {"y": "x"}
+    layout = "any"
     cases = [
         Case(x=[[1.0, 2.0, 3.0, 4.0]], shape=[0, 2, 2], expect={"y": [[[1.0, 2.0], [3.0, 4.0]]]}),
         Case(x=(2, 3, 4), shape=[0, -1]),
@@ -110,6 +112,7 @@ class Concat(Layer):
     """The axis that grows."""
 
     ports = "*x -> y"
+    layout = "any"
     cases = [
         Case(x=[[[1.0], [2.0]], [[3.0], [4.0]]], expect={"y": [[1.0, 3.0], [2.0, 4.0]]}),
         Case(x=((2, 3, 2), (2, 1, 2), (2, 2, 2))),
@@ -148,6 +151,7 @@ class Slice(Layer):
     """The index at which each output but the first starts; by default equal parts."""
 
     ports = "x -> *y"
+    layout = "any"
     cases = [
         Case(x=[[1.0, 2.0, 3.0]], slice_point=[1], outputs=["a", "b"], expect={"y": [[[1.0]], [[2.0, 3.0]]]}),
         Case(x=(2, 6, 2), outputs=["a", "b", "c"]),

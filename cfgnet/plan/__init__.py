@@ -8,25 +8,41 @@ from cfgnet.backend import Backend
 from cfgnet.errors import Locate, Problem
 from cfgnet.graph import Graph
 from cfgnet.plan.gradients import differentiate
-from cfgnet.plan.memory import count
-from cfgnet.plan.model import Backward, Flow, Memory, Plan, Shaped, Slot
+from cfgnet.plan.layout import channels_last
+from cfgnet.plan.memory import ITEMSIZE, Lives, count, placed
+from cfgnet.plan.model import Backward, Flow, Memory, Place, Plan, Shaped, Slot
 from cfgnet.plan.shapes import infer
 from cfgnet.plan.verify import verify
 
-__all__ = ["Backward", "Flow", "Memory", "Plan", "Shaped", "Slot", "make_plan"]
+__all__ = ["Backward", "Flow", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
 
 
 def make_plan(
-    graph: Graph, backend: Backend, *, itemsize: int = 4, locate: Locate | None = None, wrt: Collection[str] = ()
+    graph: Graph,
+    backend: Backend,
+    *,
+    dtype: str = "float32",
+    locate: Locate | None = None,
+    wrt: Collection[str] = (),
+    reuse: bool = False,
 ) -> tuple[Plan | None, list[Problem]]:
-    """The plan of a graph, or None with what is wrong; `wrt` names inputs that get a gradient too."""
+    """The plan of a graph, or None with what is wrong; `wrt` names inputs that get a gradient too.
+
+    With `reuse` arrays share memory, and only results and losses can be read after a step.
+    """
     nodes, tensors, slots, problems = infer(graph, backend.k, locate or Locate())
     if problems or len(nodes) < len(graph.nodes):
         return None, problems
     seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt)
     if problems:
         return None, problems
-    memory = count(nodes, tensors, slots, backward, seeds, itemsize)
-    plan = Plan(graph, tuple(nodes), tensors, slots, seeds, backward, memory)
+    layouts = channels_last(nodes, tensors)
+    kept = frozenset({*graph.results, *graph.loss_weights, *wrt} if reuse else tensors)
+    lives = Lives(nodes, tensors, backward, seeds, kept, ITEMSIZE[dtype])
+    if reuse:
+        lives.in_place(layouts)
+    places, arena = placed(lives.lives, reuse)
+    memory = count(nodes, slots, backward, lives, arena)
+    plan = Plan(graph, dtype, tuple(nodes), tensors, layouts, slots, seeds, backward, kept, places, memory)
     verify(plan)
     return plan, []

@@ -1,38 +1,192 @@
-"""The third pass: how many bytes the net will hold; one buffer per tensor, and one workspace that all layers share."""
+"""The last pass: where each tensor and gradient lives, and how many bytes that takes.
+
+Every array has a life: from the call that first writes it to the last one that reads it. What `backward` of a layer
+asks for lives until that call. With `reuse`, arrays whose lives do not overlap share memory, and an output takes the
+place of an input that dies with the call, where the layer's `inplace` allows it. Without, each has its own, so that all
+can be read after a step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from cfgnet.graph import TensorType
-from cfgnet.layer import size
-from cfgnet.plan.model import Backward, Memory, Shaped, Slot
+from cfgnet.graph import TensorType, flat
+from cfgnet.layer import asks, size
+from cfgnet.plan.model import Backward, Memory, Place, Shaped, Slot
 
+ITEMSIZE = {"float32": 4, "float64": 8}
 INT_BYTES = 4
+ALIGN = 64
+"""Arrays start at multiples of this, which is a cache line and the widest vector."""
+
+
+@dataclass
+class Life:
+    """An array while its place is looked for; times count calls, forward and then backward."""
+
+    name: str
+    bytes: int
+    born: int
+    dies: int
+    host: Life | None = None
+    """The array whose place it takes over."""
+
+    @property
+    def root(self) -> Life:
+        """The array that has a place of its own."""
+        return self.host.root if self.host else self
+
+
+class Lives:
+    """The lives of all tensors and gradients of a net; a gradient is called "d" and its tensor in parentheses."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Shaped],
+        tensors: Mapping[str, TensorType],
+        backward: Sequence[Backward],
+        seeds: Mapping[str, float],
+        kept: frozenset[str],
+        itemsize: int,
+    ):
+        self.nodes, self.tensors, self.backward, self.itemsize = nodes, tensors, backward, itemsize
+        self.end = len(nodes) + len(backward)
+        self.lives: dict[str, Life] = {}
+        self._tensors(kept)
+        self._gradients(seeds, kept)
+
+    def bytes(self, tensor: str) -> int:
+        """The size of a tensor, and of its gradient."""
+        kind = self.tensors[tensor]
+        return size(kind.shape or ()) * (self.itemsize if kind.kind == "float" else INT_BYTES)
+
+    def _tensors(self, kept: frozenset[str]) -> None:
+        born = dict.fromkeys(self.tensors, -1)
+        dies = dict(born)
+        for time, shaped in enumerate(self.nodes):
+            born |= dict.fromkeys([*shaped.node.writes(), *shaped.saved.values()], time)
+            dies |= dict.fromkeys(shaped.tensors, time)
+        for time, step in enumerate(self.backward, len(self.nodes)):
+            dies |= dict.fromkeys(asked(self.nodes[step.node]), time)
+        for name in self.tensors:
+            self.lives[name] = Life(name, self.bytes(name), born[name], self.end if name in kept else dies[name])
+
+    def _gradients(self, seeds: Mapping[str, float], kept: frozenset[str]) -> None:
+        born = dict.fromkeys(seeds, len(self.nodes) - 1)
+        dies = dict.fromkeys(seeds, self.end)
+        for time, step in enumerate(self.backward, len(self.nodes)):
+            for name in self.nodes[step.node].node.writes():
+                if self.tensors[name].kind == "float":
+                    # One that nothing flows into is zero, and stays so.
+                    born.setdefault(name, -1)
+                    dies[name] = self.end if born[name] < 0 else time
+            for flow in step.all_flows:
+                born.setdefault(flow.tensor, time)
+                dies.setdefault(flow.tensor, self.end)
+        for name in born:
+            gone = self.end if name in kept or name in seeds else dies[name]
+            self.lives[gradient(name)] = Life(gradient(name), self.bytes(name), born[name], gone)
+
+    def in_place(self, layouts: frozenset[str]) -> None:
+        """Lets outputs take over the places of inputs that die with the call, and input gradients those of output's."""
+        for time, shaped in enumerate(self.nodes):
+            for output, source in pairs(shaped):
+                self._take_over(output, source, time, layouts)
+        for time, step in enumerate(self.backward, len(self.nodes)):
+            fresh = {flow.tensor for flow in step.all_flows if not flow.add}
+            for output, source in pairs(self.nodes[step.node]):
+                if source in fresh:
+                    self._take_over(gradient(source), gradient(output), time, layouts)
+
+    def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str]) -> None:
+        one, other = self.lives.get(guest), self.lives.get(host)
+        if not one or not other or one.bytes != other.bytes or other.born < 0:
+            return
+        same_order = (plain(guest) in layouts) == (plain(host) in layouts)
+        if one.born == time and other.dies == time and same_order:
+            one.host = other
+            other.root.dies = max(other.root.dies, one.dies)
+
+
+def gradient(tensor: str) -> str:
+    """The name of the gradient of a tensor in the table of places."""
+    return f"d({tensor})"
+
+
+def plain(name: str) -> str:
+    """The tensor that an entry of the table of places belongs to."""
+    return name[2:-1] if name.startswith("d(") else name
+
+
+def asked(shaped: Shaped) -> list[str]:
+    """The tensors that the backward of a layer asks for."""
+    wanted = asks(type(shaped.node.layer), "backward")
+    bound = {**shaped.node.inputs, **shaped.node.outputs, **shaped.saved}
+    return flat({port: value for port, value in bound.items() if port in wanted})
+
+
+def pairs(shaped: Shaped) -> Iterator[tuple[str, str]]:
+    """The outputs of a layer that may overwrite an input, and that input."""
+    for output, source in shaped.node.layer.inplace.items():
+        names = shaped.node.outputs.get(output), shaped.node.inputs.get(source)
+        if isinstance(names[0], str) and isinstance(names[1], str):
+            yield names[0], names[1]
+
+
+def placed(lives: Mapping[str, Life], reuse: bool) -> tuple[dict[str, Place], int]:
+    """The place of each array, and the bytes of all of them together.
+
+    The largest array is placed first, each at the lowest offset where nothing that is alive at the same time lies
+    (greedy by size: Pisarchyk and Lee 2020).
+    """
+    import numpy as np
+
+    roots = sorted((life for life in lives.values() if not life.host), key=lambda life: (-life.bytes, life.born))
+    table = np.zeros((len(roots), 4), np.int64)
+    """Start, stop, birth and death of those that have a place."""
+    places: dict[str, Place] = {}
+    end = 0
+    for count, life in enumerate(roots):
+        at = end
+        if reuse:
+            start, stop, born, dies = table[:count].T
+            beside = (born <= life.dies) & (dies >= life.born)
+            order = np.argsort(start[beside], kind="stable")
+            at = _gap(start[beside][order], stop[beside][order], life.bytes)
+        table[count] = at, at + -(-life.bytes // ALIGN) * ALIGN, life.born, life.dies
+        places[life.name] = Place(int(at), life.bytes)
+        end = max(end, int(table[count, 1]))
+    return {name: places[life.root.name] for name, life in lives.items()}, end
+
+
+def _gap(starts: Any, stops: Any, wanted: int) -> int:
+    """The lowest offset at which `wanted` bytes are free beside pieces from `starts` (ascending) to `stops`."""
+    import numpy as np
+
+    reach = np.maximum.accumulate(np.concatenate([[0], stops]))
+    """How far everything before the i-th piece reaches."""
+    fits = np.flatnonzero(starts - reach[:-1] >= wanted)
+    return int(reach[fits[0] if len(fits) else -1])
 
 
 def count(
     nodes: Sequence[Shaped],
-    tensors: Mapping[str, TensorType],
     slots: Mapping[str, Slot],
     backward: Sequence[Backward],
-    seeds: Mapping[str, float],
-    itemsize: int,
+    lives: Lives,
+    arena: int,
 ) -> Memory:
     """Bytes by purpose, in Python's integers, so that no size overflows."""
-
-    def tensor_bytes(name: str) -> int:
-        kind = tensors[name]
-        return size(kind.shape or ()) * (itemsize if kind.kind == "float" else INT_BYTES)
-
     flows = [flow for step in backward for flow in step.all_flows]
-    outputs = {n for step in backward for n in nodes[step.node].node.writes() if tensors[n].kind == "float"}
-    added = max((tensor_bytes(flow.tensor) for flow in flows if flow.add), default=0)
+    added = max((lives.bytes(flow.tensor) for flow in flows if flow.add), default=0)
     trained = sum(size(slot.shape) for slot in slots.values() if slot.trainable)
+    itemsize = lives.itemsize
     return Memory(
-        activations=sum(map(tensor_bytes, tensors)),
-        gradients=sum(map(tensor_bytes, {flow.tensor for flow in flows} | set(seeds) | outputs)) + added,
+        tensors=arena,
+        apart=sum(life.bytes for life in lives.lives.values()),
         params=sum(size(slot.shape) for slot in slots.values()) * itemsize,
         param_gradients=trained * itemsize,
-        scratch=max((sum(map(size, shaped.scratch.values())) for shaped in nodes), default=0) * itemsize,
+        scratch=max((sum(map(size, shaped.scratch.values())) for shaped in nodes), default=0) * itemsize + added,
     )

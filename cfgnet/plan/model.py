@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cfgnet.graph import Graph, Node, TensorType
 from cfgnet.init import Filler
@@ -44,6 +44,11 @@ class Shaped:
         """The layer's name."""
         return self.node.name
 
+    @property
+    def tensors(self) -> list[str]:
+        """Every tensor that the layer reads, writes or saves."""
+        return [*self.node.reads(), *self.node.writes(), *self.saved.values()]
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -71,20 +76,29 @@ class Backward:
         return [one for flow in each for one in flow if one]
 
 
+class Place(NamedTuple):
+    """Where an array lies in the arena of a net, in bytes."""
+
+    offset: int
+    bytes: int
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes that a net holds, by purpose; known before anything is allocated."""
 
-    activations: int
-    gradients: int
+    tensors: int
+    """The arena of tensors and their gradients."""
+    apart: int
+    """What the arena would be if every array had a place of its own."""
     params: int
     param_gradients: int
     scratch: int
 
     @property
     def total(self) -> int:
-        """All of them together."""
-        return self.activations + self.gradients + self.params + self.param_gradients + self.scratch
+        """All that is held together."""
+        return self.tensors + self.params + self.param_gradients + self.scratch
 
 
 @dataclass(frozen=True)
@@ -92,13 +106,21 @@ class Plan:
     """Everything about one phase of a net that can be known before the first number is computed."""
 
     graph: Graph
+    dtype: str
+    """The kind of number that the net computes with: float32 or float64."""
     nodes: tuple[Shaped, ...]
     tensors: Mapping[str, TensorType]
     """Every tensor, those that layers save for themselves included."""
+    channels_last: frozenset[str]
+    """The tensors that lie in memory as (N, spatial..., C); all others lie in rows."""
     slots: Mapping[str, Slot]
     seeds: Mapping[str, float]
     """The tensors whose gradient starts at a constant: the losses, with their weights."""
     backward: tuple[Backward, ...]
+    kept: frozenset[str]
+    """The tensors that can be read, with their gradients, after a step."""
+    places: Mapping[str, Place]
+    """Where every tensor lies, and the gradient of each under d(...)."""
     memory: Memory
 
     @property
@@ -110,6 +132,12 @@ class Plan:
     def param_count(self) -> int:
         """The number of parameter elements, shared ones once."""
         return sum(size(slot.shape) for slot in self.slots.values())
+
+    @property
+    def zero_gradients(self) -> tuple[str, ...]:
+        """The differentiated tensors that no gradient flows into."""
+        reached = {flow.tensor for step in self.backward for flow in step.all_flows} | set(self.seeds)
+        return tuple(name for name in self.differentiated if name not in reached)
 
     @property
     def differentiated(self) -> tuple[str, ...]:

@@ -147,7 +147,8 @@ class _Inference:
     def place_outputs(self, node: Node, outputs: dict[str, Any]) -> dict[str, str]:
         """Records the outputs' types, and names those that the layer saves for itself."""
         saved = {}
-        needed = {**asks(type(node.layer), "forward"), **asks(type(node.layer), "backward")}
+        required = [name for name, must in asks(type(node.layer), "forward").items() if must]
+        needed = {*required, *asks(type(node.layer), "backward")}
         for port in node.layer.wiring.outputs:
             shape, value = outputs.get(port.name), node.outputs.get(port.name)
             if isinstance(value, tuple):

@@ -20,17 +20,21 @@ def _inputs(plan: Plan) -> Iterator[str]:
     yield f"plan of phase {plan.graph.phase}"
     yield "inputs:"
     for name, kind in plan.graph.inputs.items():
-        yield f"  {name}  {text(kind.shape or ())} {kind.kind}"
+        yield f"  {name}  {_shape(plan, name)} {kind.kind}"
 
 
 def _forward(plan: Plan) -> Iterator[str]:
     yield f"forward, {plan.flops:,} floating-point operations:"
     for shaped in plan.nodes:
         node = shaped.node
-        writes = ", ".join(f"{name} {text(plan.tensors[name].shape or ())}" for name in node.writes())
+        writes = ", ".join(f"{name} {_shape(plan, name)}" for name in node.writes())
         yield f"  {node.name} ({node.layer.type_name})  {', '.join(node.reads())} -> {writes or 'nothing'}" + _extras(
             plan, shaped
         )
+
+
+def _shape(plan: Plan, name: str) -> str:
+    return text(plan.tensors[name].shape or ()) + (" channels last" if name in plan.channels_last else "")
 
 
 def _extras(plan: Plan, shaped: Shaped) -> str:
@@ -68,6 +72,8 @@ def _params(plan: Plan) -> Iterator[str]:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    yield f"memory, {plan.memory.total:,} bytes:"
-    for purpose in ("activations", "gradients", "params", "param_gradients", "scratch"):
-        yield f"  {purpose.replace('_', ' ')}  {getattr(plan.memory, purpose):,}"
+    memory = plan.memory
+    yield f"memory, {memory.total:,} bytes:"
+    yield f"  tensors and their gradients  {memory.tensors:,}, of {memory.apart:,} if each had its own place"
+    for purpose in ("params", "param_gradients", "scratch"):
+        yield f"  {purpose.replace('_', ' ')}  {getattr(memory, purpose):,}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
+from cfgnet.plan.memory import asked, gradient, pairs
 from cfgnet.plan.model import Plan
 
 
@@ -9,7 +12,7 @@ def verify(plan: Plan) -> None:
     """Raises AssertionError unless `plan` keeps its promises.
 
     Every tensor is written once and before it is read; every gradient is written before it is added to or read; every
-    parameter belongs to a slot.
+    parameter belongs to a slot; nothing is overwritten in memory that is read later.
     """
     known = set(plan.graph.inputs)
     for shaped in plan.nodes:
@@ -20,6 +23,9 @@ def verify(plan: Plan) -> None:
         assert set(shaped.params.values()) <= set(plan.slots), f"{shaped.name} has a parameter without a slot"
     assert known == set(plan.tensors), "the table of tensors is not what the nodes write"
     assert all(kind.shape is not None for kind in plan.tensors.values()), "a tensor has no shape"
+    for shaped in plan.nodes:
+        rows_only = shaped.node.layer.layout == "rows"
+        assert not (rows_only and plan.channels_last & set(shaped.tensors)), f"{shaped.name} takes rows only"
     written = set(plan.seeds)
     order = [step.node for step in plan.backward]
     assert order == sorted(order, reverse=True), "the backward calls are not in reverse order"
@@ -27,3 +33,48 @@ def verify(plan: Plan) -> None:
         for flow in step.all_flows:
             assert flow.add == (flow.tensor in written), f"the gradient of {flow.tensor} is summed wrongly"
             written.add(flow.tensor)
+    _verify_memory(plan)
+
+
+def _verify_memory(plan: Plan) -> None:
+    """Goes through all calls of a step: what a call reads must lie there as it was written, whatever came since."""
+    import numpy as np
+
+    number = {name: i for i, name in enumerate(plan.places)}
+    start = np.array([place.offset for place in plan.places.values()], np.int64)
+    stop = start + np.array([place.bytes for place in plan.places.values()], np.int64)
+    whole = np.zeros(len(number), bool)
+
+    def write(name: str) -> None:
+        here = number[name]
+        whole[(start < stop[here]) & (stop > start[here])] = False
+        whole[here] = True
+
+    def call(who: str, reads: Sequence[str], writes: Sequence[str], allowed: Collection[tuple[str, str]]) -> None:
+        """One call: what it reads is whole, and it writes over that only where its layer allows it."""
+        for name in reads:
+            assert whole[number[name]], f"{who} reads {name}, which is overwritten"
+        for name in writes:
+            for other in reads:
+                one, two = plan.places[name], plan.places[other]
+                apart = one.offset >= two.offset + two.bytes or two.offset >= one.offset + one.bytes
+                legal = apart or name == other or ((name, other) in allowed and one == two)
+                assert legal, f"{who} writes {name} over {other}"
+            write(name)
+
+    for name in (*plan.graph.inputs, *map(gradient, plan.zero_gradients)):
+        write(name)
+    for shaped in plan.nodes:
+        writes = [*shaped.node.writes(), *shaped.saved.values()]
+        call(shaped.name, shaped.node.reads(), writes, set(pairs(shaped)))
+    for name in plan.seeds:
+        write(gradient(name))
+    for step in plan.backward:
+        shaped = plan.nodes[step.node]
+        upper = [gradient(name) for name in shaped.node.writes() if gradient(name) in number]
+        fresh = [gradient(flow.tensor) for flow in step.all_flows if not flow.add]
+        allowed = {(gradient(source), gradient(output)) for output, source in pairs(shaped)}
+        call(shaped.name, [*asked(shaped), *upper], fresh, allowed)
+        sums = [gradient(flow.tensor) for flow in step.all_flows if flow.add]
+        call(shaped.name, sums, sums, ())
+    call("whoever looks at the results", list(plan.kept), [], ())

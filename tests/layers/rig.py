@@ -3,6 +3,7 @@
 import numpy as np
 
 from cfgnet.backend import LayerRng, get_backend
+from cfgnet.backend.kernels import Immediate
 from cfgnet.gradcheck import case_net
 from cfgnet.layer import Layer, answer, asks
 
@@ -29,8 +30,8 @@ def leaves(value):
 class Rig:
     """The layer of a case with every array that its methods may ask for, by name, in `arrays`."""
 
-    def __init__(self, cls, case, dtype="float64", backend="numpy"):
-        self.net = case_net(cls, case)
+    def __init__(self, cls, case, dtype="float64", backend="numpy", channels_last=False):
+        self.net, self.channels_last = case_net(cls, case), channels_last
         self.shaped = self.net.plan.nodes[0]
         self.layer, self.dtype, self.backend = self.shaped.node.layer, dtype, get_backend(backend)
         self.train = case.train
@@ -49,18 +50,27 @@ class Rig:
         if not isinstance(value, str):
             return [self.sent(each, arrays) for each in value]
         array = arrays[value]
-        return self.backend.xp.asarray(array.copy(), self.dtype if array.dtype.kind == "f" else array.dtype)
+        return self.laid_out(
+            self.backend.xp.asarray(array.copy(), self.dtype if array.dtype.kind == "f" else array.dtype)
+        )
+
+    def laid_out(self, array):
+        """The array, or a copy whose channels lie last in memory."""
+        if not self.channels_last or array.ndim < 3 or array.dtype.kind == "i":
+            return array
+        xp = self.backend.xp
+        return xp.moveaxis(xp.ascontiguousarray(xp.moveaxis(array, 1, -1)), -1, 1)
 
     def fresh(self, shape, kind="float"):
         """An array, or several, full of garbage."""
         if isinstance(shape, list):
             return [self.fresh(each, kind) for each in shape]
         dtype = np.dtype(self.dtype if kind == "float" else "int32")
-        return self.backend.xp.full(shape, GARBAGE[dtype.kind], dtype)
+        return self.laid_out(self.backend.xp.full(shape, GARBAGE[dtype.kind], dtype))
 
     def offer(self):
-        rng = LayerRng(self.backend.k, 1, "layer")
-        return {"xp": self.backend.xp, "k": self.backend.k, "rng": rng, "train": self.train, **self.arrays}
+        k, rng = Immediate(self.backend.k), LayerRng(1, "layer")
+        return {"xp": self.backend.xp, "k": k, "rng": rng, "train": self.train, **self.arrays}
 
     def forward(self, **others):
         """Runs forward, with `others` in the place of the arrays of those names; returns copies of the outputs."""
@@ -72,7 +82,7 @@ class Rig:
         random = np.random.default_rng(5)
 
         def drawn(array):
-            return self.backend.xp.asarray(random.normal(size=array.shape).astype(array.dtype))
+            return self.laid_out(self.backend.xp.asarray(random.normal(size=array.shape).astype(array.dtype)))
 
         floats = [name for name in self.shaped.node.outputs if leaves(self.arrays[name])[0].dtype.kind == "f"]
         return {
@@ -89,7 +99,7 @@ class Rig:
                 trained = source in self.shaped.params
                 value = self.arrays[source]
                 fill = 0.0 if trained else np.nan
-                made = [self.backend.xp.full(a.shape, fill, self.dtype) for a in leaves(value)]
+                made = [self.laid_out(self.backend.xp.full(a.shape, fill, self.dtype)) for a in leaves(value)]
                 found[name] = made if isinstance(value, list) else made[0]
         return found
 

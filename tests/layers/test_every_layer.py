@@ -126,6 +126,14 @@ def test_float32_is_close_to_float64(cls, case):
         same(narrow.backward(narrow.wanted()), wide.backward(wide.wanted()), rtol=2e-3, atol=2e-4)
 
 
+@over(cases(lambda cls, case: case.layer(cls).layout != "rows"))
+def test_channels_may_lie_last(cls, case):
+    rows, last = Rig(cls, case), Rig(cls, case, channels_last=True)
+    same(last.forward(), rows.forward(), rtol=1e-12, atol=1e-14)
+    if cls.differentiable():
+        same(last.backward(last.wanted()), rows.backward(rows.wanted()), rtol=1e-11, atol=1e-13)
+
+
 @every_case
 def test_settings_read_back(cls, case):
     layer = case.layer(cls)

@@ -5,63 +5,14 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-import cfgnet
 from cfgnet.backend import get_backend
 from cfgnet.errors import DataError
 from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan.text import plan_text
-from cfgnet.prepare import prepare
 
-POINTS = "{source: synthetic, batch_size: 6, count: 6, classification: 3, inputs: [4], noise: 0.2}"
-
-
-def build(*layers, source=POINTS, phase="train", **more):
-    """The net of some layers in float64, fed with its first batch and run."""
-    rest = "".join(f"{key}: {value}\n" for key, value in more.items())
-    text = f"data: {{train: {source}, test: {source}}}\nlayers:\n" + "".join(f"  - {x}\n" for x in layers) + rest
-    spec = cfgnet.loads(text)
-    net = Net(spec, phase=phase, dtype="float64")
-    net.forward(**prepare(spec, phases=[phase]).batches[phase].at(0))
-    return net
-
-
-def gradients(net):
-    """Runs backward; the gradient of each trained parameter."""
-    net.backward()
-    return {key: p.grad.copy() for key, p in net.params.items() if p.grad is not None}
-
-
-def numeric(net, key, step=1e-6):
-    """The gradient of the objective by one parameter, by central differences."""
-    value = net.params[key].value
-    found = np.zeros_like(value)
-    for index in np.ndindex(value.shape):
-        start, losses = value[index], []
-        for side in (step, -step):
-            value[index] = start + side
-            net.run_forward()
-            losses.append(net.loss)
-        value[index] = start
-        found[index] = (losses[0] - losses[1]) / (2 * step)
-    net.run_forward()
-    return found
-
-
-def assert_gradients_are_right(net):
-    ours = gradients(net)
-    assert ours
-    for key, gradient in ours.items():
-        np.testing.assert_allclose(gradient, numeric(net, key), rtol=1e-5, atol=1e-8, err_msg=key)
-
-
-def ip(name, inputs, outputs=3, more=""):
-    return f"{{type: InnerProduct, name: {name}, inputs: {inputs}, num_output: {outputs}{more}}}"
-
-
-LOSS = "{type: SoftmaxWithLoss, name: loss, inputs: [score, label]}"
+from .nets import LOSS, assert_gradients_are_right, build, gradients, graphs, ip, numeric
 
 
 def test_a_tensor_that_is_read_in_several_places_gets_the_sum_of_its_gradients():
@@ -168,36 +119,6 @@ def test_one_layer_may_have_several_outputs_some_of_which_nobody_reads():
     assert_gradients_are_right(net)
 
 
-NONLINEAR = ["TanH", "Sigmoid", "Softmax"]
-
-
-@st.composite
-def graphs(draw):
-    """Layers that form a random acyclic graph over tensors of 6x4, ending in one or two losses."""
-    tensors, layers = ["data"], []
-    for number in range(draw(st.integers(1, 6))):
-        inputs = draw(st.lists(st.sampled_from(tensors), min_size=2, max_size=3))
-        name = f"t{number}"
-        layers.append(
-            draw(
-                st.sampled_from(
-                    [
-                        ip(name, inputs[0], 4, draw(st.sampled_from(["", ", param: {weight: {share: w}}"]))),
-                        f"{{type: {draw(st.sampled_from(NONLINEAR))}, name: {name}, inputs: {inputs[0]}}}",
-                        f"{{type: Eltwise, name: {name}, inputs: [{', '.join(inputs)}]}}",
-                        f"{{type: Eltwise, name: {name}, inputs: [{', '.join(inputs)}], operation: PROD}}",
-                    ]
-                )
-            )
-        )
-        tensors.append(name)
-    layers.append(ip("score", tensors[-1], 3))
-    layers.append(LOSS)
-    if draw(st.booleans()):
-        layers.append(f"{{type: EuclideanLoss, name: l2, inputs: [{draw(st.sampled_from(tensors))}, data]}}")
-    return draw(st.permutations(layers))
-
-
 @given(graphs())
 def test_the_gradient_of_any_graph_is_that_of_its_objective(layers):
     net = build(*layers)
@@ -249,7 +170,7 @@ def test_two_nets_can_share_their_parameters():
     spec_net = build(ip("score", "data"), LOSS)
     slots = spec_net.plan.slots.values()
     params = Parameters(slots, get_backend("numpy"), "float64", seed=1)
-    one, two = (Net(spec_net.plan, dtype="float64", params=params) for _ in range(2))
+    one, two = (Net(spec_net.plan, params=params) for _ in range(2))
     one.param("score.weight").value[...] = 3
     assert (two.param("score.weight").value == 3).all()
 
@@ -260,8 +181,7 @@ def test_a_plan_as_text_names_every_call_and_its_memory_is_what_the_net_holds():
     text = plan_text(net.plan)
     assert [line.split()[0] for line in text.splitlines() if " -> " in line] == ["a", "n", "r", "score", "loss"]
     memory = net.plan.memory
-    single = Net(net.plan, dtype="float32")
-    assert memory.activations == sum(a.nbytes for a in single.tensors.values())
-    assert memory.params == single.params.vector.nbytes and memory.param_gradients == single.params.grads.nbytes
-    assert memory.gradients == sum(a.nbytes for a in single.gradients.values())
+    arrays = [*net.tensors.values(), *net.gradients.values()]
+    assert memory.apart == sum(a.nbytes for a in arrays) <= memory.tensors < memory.apart + 64 * len(arrays)
+    assert memory.params == net.params.vector.nbytes and memory.param_gradients == net.params.grads.nbytes
     assert f"memory, {memory.total:,} bytes" in text

@@ -10,7 +10,7 @@ import numpy as np
 from cfgnet.backend import get_backend
 from cfgnet.graph import TensorType
 from cfgnet.net import Net
-from cfgnet.prepare import ITEMSIZE, plan_layers
+from cfgnet.prepare import plan_layers
 
 from .translate import translate
 
@@ -67,8 +67,8 @@ class Rig:
         self.feeds, self.tensors = feeds, translation.tensors
         inputs = {name: TensorType(feeds[name].shape, kind) for name, kind in translation.inputs.items()}
         backend = backend or get_backend("numpy")
-        plan = plan_layers(translation.layers, phase, inputs, backend, ITEMSIZE[dtype], wrt=wrt)
-        self.net = Net(plan, backend, dtype=dtype)
+        plan = plan_layers(translation.layers, phase, inputs, backend, dtype, wrt=wrt)
+        self.net = Net(plan, backend)
 
     def forward(self, **feeds):
         """Runs the net on what was given at the start, or on `feeds`; labels, fractions in the files, are truncated."""

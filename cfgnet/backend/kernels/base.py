@@ -1,0 +1,86 @@
+"""What all kernels share: how a call is recorded, split over threads, and given room for temporary results."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cfgnet.backend.threads import Threads
+
+Array = Any
+Shape = tuple[int, ...]
+Call = Callable[[], Any]
+
+
+class Base:
+    """The array module, the threads, and temporary arrays that all calls share, because they run one after another."""
+
+    def __init__(self, xp: Any, threads: int | None = 1):
+        self.xp = xp
+        self.threads = Threads(threads)
+        self._temporaries: dict[tuple[int, int, Any], Array] = {}
+
+    def temporary(self, thread: int, place: int, shape: Shape, dtype: Any) -> Array:
+        """An array of undefined contents, which belongs to a thread while a call runs; equal places are one memory."""
+        count = math.prod(shape)
+        key = (thread, place, self.xp.dtype(dtype))
+        found = self._temporaries.get(key)
+        if found is None or found.size < count:
+            found = self._temporaries[key] = self.xp.empty(count, dtype)
+        return found[:count].reshape(shape)
+
+    def shares(self, count: int, least: int = 1) -> list[slice]:
+        """`count` items in as many equal parts as there are threads, none smaller than `least` but for a single one."""
+        parts = max(1, min(self.threads.count, count // max(1, least)))
+        bounds = [count * i // parts for i in range(parts + 1)]
+        return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+    def together(self, calls: Sequence[Call]) -> Call:
+        """One call that runs `calls`, each on a thread of its own, and returns when all are done."""
+        return calls[0] if len(calls) == 1 else self.threads.together(calls)
+
+
+def in_turn(calls: Sequence[Call]) -> Call:
+    """One call that runs `calls` one after another."""
+    if len(calls) == 1:
+        return calls[0]
+    kept = tuple(calls)
+
+    def run() -> None:
+        for call in kept:
+            call()
+
+    return run
+
+
+class Recorder:
+    """Stands in for kernels `k` while a method of a layer runs for the only time: it keeps the calls."""
+
+    def __init__(self, kernels: Any):
+        self._kernels = kernels
+        self.calls: list[Call] = []
+
+    def __getattr__(self, name: str) -> Any:
+        bind = getattr(self._kernels, name)
+
+        def record(*args: Any, **settings: Any) -> None:
+            self.calls.append(bind(*args, **settings))
+
+        return record
+
+
+class Immediate:
+    """Stands in for kernels `k` where a method of a layer runs at each step: every kernel computes at once."""
+
+    def __init__(self, kernels: Any):
+        self._kernels = kernels
+
+    def __getattr__(self, name: str) -> Any:
+        bind = getattr(self._kernels, name)
+
+        def run(*args: Any, **settings: Any) -> None:
+            bind(*args, **settings)()
+
+        return run

@@ -1,0 +1,27 @@
+"""The third pass: in which order the elements of each tensor lie in memory.
+
+A tensor is (N, C, spatial...) to everyone who reads it. Where a layer is faster with the channels last, the tensor is
+laid out as (N, spatial..., C), and so are all those that are connected with it through layers that take any order, so
+that nobody in between has to mix two orders. A tensor next to a layer that takes rows only stays in rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cfgnet.graph import TensorType
+from cfgnet.plan.model import Shaped
+
+
+def channels_last(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType]) -> frozenset[str]:
+    """The tensors whose channels lie last."""
+    free = {name for name, kind in tensors.items() if kind.kind == "float" and len(kind.shape or ()) > 2}
+    for shaped in nodes:
+        if shaped.node.layer.layout == "rows":
+            free -= set(shaped.tensors)
+    found: set[str] = set()
+    waiting = {n for shaped in nodes if shaped.node.layer.layout == "channels_last" for n in shaped.tensors} & free
+    while waiting - found:
+        found |= waiting
+        waiting = {n for shaped in nodes if found & set(shaped.tensors) for n in shaped.tensors} & free
+    return frozenset(found)

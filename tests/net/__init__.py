@@ -1,0 +1,1 @@
+"""What a graph means, and that a plan changes nothing of it."""

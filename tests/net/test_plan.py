@@ -1,0 +1,110 @@
+"""A plan computes what the plain net computes, bit for bit, in less memory; and a wrong plan is noticed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import cfgnet
+from cfgnet.net import Net
+from cfgnet.plan.verify import verify
+from cfgnet.prepare import prepare
+
+from .nets import LOSS, build, gradients, graphs, ip
+
+CONV = """
+data: {train: {source: digits, batch_size: 4, transform: {scale: 0.0625}}}
+layers:
+  - {type: Convolution, name: conv1, num_output: 4, kernel_size: 3, pad: 1}
+  - {type: BatchNorm, name: norm}
+  - {type: Scale, name: scale, bias_term: true}
+  - {type: ReLU, name: relu1}
+  - {type: Convolution, name: conv2, num_output: 4, kernel_size: 3, pad: 1}
+  - {type: Eltwise, name: sum, inputs: [conv2, relu1]}
+  - {type: ReLU, name: relu2}
+  - {type: LRN, name: lrn, local_size: 3}
+  - {type: Pooling, name: pool, kernel_size: 2, stride: 2}
+  - {type: Dropout, name: drop}
+  - {type: Flatten, name: flat}
+  - {type: InnerProduct, name: score, num_output: 10}
+  - {type: SoftmaxWithLoss, name: loss, inputs: [score, label]}
+"""
+
+
+def assert_same(plain, planned):
+    """Both nets give the same bits, twice in a row."""
+    batch = {name: plain[name] for name in plain.plan.graph.inputs}
+    for _ in range(2):
+        results = [net.forward(**batch) for net in (plain, planned)]
+        assert results[0].keys() == results[1].keys()
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(results[1][name], value, err_msg=name)
+        ours, theirs = gradients(planned), gradients(plain)
+        for key, value in theirs.items():
+            np.testing.assert_array_equal(ours[key], value, err_msg=key)
+
+
+@given(graphs())
+def test_sharing_memory_changes_no_bit_of_any_graph(layers):
+    assert_same(build(*layers), build(*layers, reuse=True))
+
+
+def conv_net(reuse):
+    spec = cfgnet.loads(CONV)
+    prepared = prepare(spec, reuse=reuse)
+    net = Net(prepared.plans["train"])
+    net.feed(prepared.batches["train"].at(0))
+    return net
+
+
+def test_sharing_memory_changes_no_bit_of_a_convolutional_net_and_saves_half_of_it():
+    plain, planned = conv_net(False), conv_net(True)
+    assert_same(plain, planned)
+    assert planned.plan.memory.tensors < 0.6 * planned.plan.memory.apart
+    assert planned.plan.memory.apart == plain.plan.memory.apart
+
+
+def test_an_output_takes_the_place_of_an_input_that_dies_and_of_no_other():
+    places = conv_net(True).plan.places
+    for one, other in (("conv1", "norm"), ("scale", "relu1"), ("sum", "relu2")):
+        assert places[one] == places[other]
+    assert len({places[name] for name in ("norm", "scale", "conv2", "sum", "lrn")}) == 5
+
+
+def test_the_channels_lie_last_between_layers_that_like_it_so():
+    plan = conv_net(True).plan
+    spatial = {"conv1", "norm", "scale", "relu1", "conv2", "sum", "relu2", "lrn", "lrn.s", "pool", "drop", "drop.mask"}
+    assert plan.channels_last == {"data", *spatial}
+    net = conv_net(False)
+    assert net.tensors["conv1"].transpose(0, 2, 3, 1).flags.c_contiguous
+    assert net["conv1"].shape == (4, 4, 8, 8) and net["conv1"].flags.c_contiguous
+    beside = CONV.replace(
+        "type: LRN, name: lrn, local_size: 3", "type: Convolution, axis: 2, num_output: 4, kernel_size: 1"
+    )
+    rows = prepare(cfgnet.loads(beside)).plans["train"]
+    assert not {"relu2", "convolution1"} & rows.channels_last and "conv1" in rows.channels_last
+
+
+def test_what_is_not_kept_cannot_be_read():
+    net = build(ip("a", "data"), ip("score", "a"), LOSS, reuse=True)
+    assert net["loss"] > 0
+    with pytest.raises(KeyError, match="score"):
+        net["score"]
+
+
+@pytest.mark.parametrize(
+    ("moved", "onto", "message"),
+    [
+        ("d(score)", "data", "a reads data, which is overwritten"),
+        ("score", "t", "score writes score over t"),
+        ("d(t)", "d(score)", "score writes d\\(t\\) over d\\(score\\)"),
+        ("loss.prob", "t", "score reads t, which is overwritten"),
+        ("d(a)", "data", "a reads data, which is overwritten"),
+    ],
+)
+def test_a_place_that_is_taken_while_its_owner_is_wanted_is_noticed(moved, onto, message):
+    plan = build(ip("a", "data"), "{type: TanH, name: t}", ip("score", "t"), LOSS).plan
+    place = plan.places[onto]._replace(bytes=plan.places[moved].bytes)
+    with pytest.raises(AssertionError, match=message):
+        verify(dataclasses.replace(plan, places={**plan.places, moved: place}))
