@@ -20,9 +20,9 @@ The methods of a member:
 
 What backward asks for stays alive until then, and nothing else does. Asking for an optional output (`mask?`) saves it.
 
-A method that asks for `k` and not for `xp` works by kernels alone: it is run once, when a net is made, and the net keeps
-the calls of the kernels. `k.map("dy * (1 - y * y)", dx, y=y, dy=dy)` does for most of them. A method that asks for `xp`
-computes with arrays itself, and is run at each step; it may use kernels too.
+A method that asks for `k` and not for `xp` works by kernels alone: it is run once, when a net is made, and the net
+keeps the calls of the kernels. `k.map("dy * (1 - y * y)", dx, y=y, dy=dy)` does for most of them. A method that asks
+for `xp` computes with arrays itself, and is run at each step; it may use kernels too.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ class Swish(Layer):
     def shapes(self, x):
         return x
 
-    def forward(self, xp, x, y):
-        y[...] = x / (1 + xp.exp(-self.beta * x))
+    def forward(self, k, x, y):
+        k.map("x * sigmoid(beta * x)", y, x=x, beta=self.beta)
 
-    def backward(self, xp, x, y, dy, dx):
-        gate = 1 / (1 + xp.exp(-self.beta * x))
-        dx[...] = dy * (gate + self.beta * y * (1 - gate))
+    def backward(self, k, x, y, dy, dx):
+        slope = "sigmoid(beta * x) + beta * y * (1 - sigmoid(beta * x))"
+        k.map(f"dy * ({slope})", dx, x=x, y=y, dy=dy, beta=self.beta)

@@ -154,10 +154,9 @@ def _page(report: dict[str, Any]) -> str:
     if numpy:
         own = f"{_count(numpy['threads'], 'thread')} of its own" if numpy["threads"] else "threads unknown"
         rows.append(("BLAS", f"{numpy['blas']}, {own}"))
-    sections = {"": rows, "needed": [_line(found) for found in report["packages"] if not found["extra"]]}
-    sections["optional"] = [
-        _line(found) for found in report["packages"] if found["extra"] and not _spare(found, report["packages"])
-    ]
+    packages = report["packages"]
+    sections = {"": rows, "needed": [_line(found) for found in packages if not found["extra"]]}
+    sections["optional"] = [_line(found) for found in packages if found["extra"] and not _spare(found, packages)]
     if backends:
         names = [name for name in backends if name != "auto"]
         sections["backends"] = [(name, backends[name]["why_not"] or backends[name]["device"]) for name in names]
