@@ -43,9 +43,9 @@ class Threads:
             threading.Thread(target=_work, args=(queue, self._done), name="cfgnet-kernels", daemon=True).start()
         first, *others = calls
         given = list(zip(self._queues, others, strict=False))
-        done = self._done
 
         def run() -> None:
+            done = self._done  # through self, so that the threads live as long as a call that needs them
             for queue, call in given:
                 queue.put((contextvars.copy_context(), call))
             try:
