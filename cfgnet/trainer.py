@@ -21,7 +21,7 @@ from cfgnet.interrupt import Interrupt
 from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan.text import plan_text
-from cfgnet.prepare import Prepared, load, prepare
+from cfgnet.prepare import Prepared, load, plan_for, prepare
 from cfgnet.rundir import RunDir
 from cfgnet.snapshot import Snapshot
 from cfgnet.spec import Spec
@@ -236,11 +236,12 @@ class Trainer:
         losses = []
         for part in range(size):
             net.iteration = self.progress.iteration * size + part
-            net.feed(prefetch.next())
+            batch = prefetch.next()
+            net.feed(batch)
             net.run_forward()
             losses.append(net.loss)
             if not math.isfinite(losses[-1]):
-                self._stop_not_finite(losses[-1])
+                self._stop_not_finite(losses[-1], batch)
             net.run_backward()
         rate = self.updater.step(self.progress.iteration)
         p = self.progress
@@ -248,8 +249,15 @@ class Trainer:
         p.loss_sum, p.loss_count = p.loss_sum + p.loss, p.loss_count + 1
         return rate
 
-    def _stop_not_finite(self, loss: float) -> None:
-        where = self.net.first_nonfinite() or "the sum of the losses"
+    def _stop_not_finite(self, loss: float, batch: dict[str, Any]) -> None:
+        session = self.session
+        # In the net that is trained, tensors share memory; in this one, each can still be looked at.
+        plan = plan_for(self.spec, session.prepared, "train", self.batches.batch_size, session.backend)
+        net = Net(plan, session.backend, seed=self.spec.seed, params=self.net.params)
+        net.iteration = self.net.iteration
+        net.feed(batch)
+        net.run_forward()
+        where = net.first_nonfinite() or "the sum of the losses"
         raise NotFiniteError(
             f"iteration {self.progress.iteration}: the loss is {loss}; it first shows in {where}\n"
             f"  lower solver.base_lr (now {self.spec.solver.base_lr:g}), set solver.clip_gradients, or look at the data"

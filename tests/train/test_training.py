@@ -225,3 +225,21 @@ def test_what_cannot_be_trained_is_said_before_a_run_directory_is_made(sets, mes
     with pytest.raises(SpecError, match=message):
         run(tmp_path / "runs", *sets)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_layer_that_is_named_is_the_first_also_where_later_layers_take_over_its_memory(tmp_path):
+    text = """
+    data: {train: {source: digits, batch_size: 8}}
+    layers:
+      - {type: InnerProduct, name: one, num_output: 16}
+      - {type: ReLU, name: two}
+      - {type: InnerProduct, name: three, num_output: 16}
+      - {type: Scale, name: huge, filler: {type: constant, value: 1.0e+38}}
+      - {type: TanH, name: five}
+      - {type: Scale, name: six, filler: {type: constant, value: 1.0e+38}}
+      - {type: Eltwise, name: nan, inputs: [huge, six], coeff: [1.0e+38, -1.0e+38]}
+      - {type: InnerProduct, name: score, num_output: 10}
+      - {type: SoftmaxWithLoss, name: loss, inputs: [score, label]}
+    """
+    with pytest.raises(NotFiniteError, match=r"layer 'huge' \(Scale\)"):
+        cfgnet.train(cfgnet.loads(text), runs=tmp_path)
