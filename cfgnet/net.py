@@ -38,7 +38,7 @@ class Net:
         params: Parameters | None = None,
     ):
         spec = source if isinstance(source, Spec) else None
-        backend = backend or (get_backend(spec.backend, spec.threads) if spec else get_backend("numpy"))
+        backend = backend or (spec.make_backend() if spec else get_backend("numpy"))
         plan = source if isinstance(source, Plan) else prepare(source, backend, [phase]).plans[phase]
         seed = seed if seed is not None else spec.seed if spec else 1
         self.plan, self.backend, self.seed = plan, backend, seed

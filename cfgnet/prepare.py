@@ -57,7 +57,7 @@ def prepare(
     With `reuse` the tensors of a net share memory, and only results and losses can be read after a step.
     """
     sources = {phase: source for phase in phases if (source := getattr(spec.data, phase))}
-    backend = backend or get_backend(spec.backend, spec.threads)
+    backend = backend or spec.make_backend()
     prepared, problems = _prepared(spec.layers, sources, spec.seed, backend, spec.dtype, spec.place, reuse)
     if not sources:
         wanted = " or ".join(f"data.{phase}" for phase in phases)

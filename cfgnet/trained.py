@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfgnet import snapshot
-from cfgnet.backend import Backend, get_backend
+from cfgnet.backend import Backend
 from cfgnet.data import Batches
 from cfgnet.errors import CfgnetError
 from cfgnet.evaluate import Evaluation, Evaluator
@@ -42,7 +42,7 @@ class Trained:
         """The net of a run with the parameters in `file`; its test data if it has any, else its training data."""
         spec = load(run / "config.yaml", sets)
         phase: Phase = "test" if spec.data.test else "train"
-        chosen = get_backend(backend or spec.backend, spec.threads)
+        chosen = spec.make_backend(backend)
         prepared = prepare(spec, chosen)
         slots = [slot for plan in prepared.plans.values() for slot in plan.slots.values()]
         params = Parameters(slots, chosen, spec.dtype, spec.seed)

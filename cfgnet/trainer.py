@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cfgnet import rundir, snapshot
-from cfgnet.backend import Backend, get_backend
+from cfgnet.backend import Backend
 from cfgnet.data import Prefetch
 from cfgnet.errors import CfgnetError, InterruptedRunError, NotFiniteError, Problem, SpecError
 from cfgnet.evaluate import Evaluator, best_metric
@@ -162,7 +162,7 @@ class Session:
 
 
 def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Session:
-    backend = get_backend(backend_name or spec.backend, spec.threads)
+    backend = spec.make_backend(backend_name)
     if (backend_name or spec.backend) == "auto":
         reporter.note(f"backend: {backend.name} ({backend.device})")
     if spec.data.train is None:

@@ -12,6 +12,7 @@ from cfgnet.backend.kernels import Kernels
 from cfgnet.errors import BackendError
 
 BackendName = Literal["auto", "numpy", "cupy"]
+ConvAlgo = Literal["auto", "direct", "winograd"]
 NAMES: tuple[str, ...] = get_args(BackendName)
 """What `backend:` may say."""
 
@@ -43,10 +44,11 @@ class LayerRng:
         return rng.key(self._seed, "layer", self._layer, self.iteration)
 
 
-def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
+def get_backend(name: str = "auto", threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
     """The backend called `name`; `auto` is cupy where a GPU answers and numpy otherwise. Raises BackendError.
 
-    `threads` share the work on a CPU, by default one per processor, at most 8.
+    `threads` share the work on a CPU, by default one per processor, at most 8. `conv_algo` is how convolutions are
+    computed: auto takes Winograd's algorithm where it is faster.
     """
     if name not in NAMES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
@@ -55,7 +57,7 @@ def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
         name = "numpy" if reason else "cupy"
     elif reason := why_not(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
-    made: Backend = _module(name).make(threads)
+    made: Backend = _module(name).make(threads, conv_algo)
     return made
 
 
