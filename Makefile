@@ -5,7 +5,7 @@ CONFIG ?= configs/lenet_digits.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: train test lint torture gpu-test fmt schema clean
+.PHONY: train test lint torture gpu-test fmt schema native clean
 
 train: .venv/.train
 	$(BIN)/cfgnet train $(CONFIG) $(ARGS)
@@ -27,6 +27,9 @@ gpu-test: .venv/.dev
 fmt: .venv/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+native: .venv/.train
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 
 schema: .venv/.train
 	$(BIN)/cfgnet schema > configs/schema.json

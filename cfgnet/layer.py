@@ -115,6 +115,8 @@ class Param:
     shape: Shape
     filler: Filler
     trainable: bool = True
+    turned: bool = False
+    """Whether the last axes come first in memory, (kernel..., inputs, outputs), as kernels read the weight."""
 
 
 class Case:

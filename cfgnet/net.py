@@ -54,12 +54,13 @@ class Net:
         self.workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         offers = [self._offer(shaped) for shaped in plan.nodes]
-        self._forward = [
+        forward = [
             call
             for shaped, offer in zip(plan.nodes, offers, strict=True)
             for call in self._bound(shaped.node.layer, "forward", offer)
         ]
-        self._backward = [call for step in plan.backward for call in self._backward_calls(step, offers[step.node])]
+        backward = [call for step in plan.backward for call in self._backward_calls(step, offers[step.node])]
+        self._forward, self._backward = backend.k.joined(forward), backend.k.joined(backward)
 
     # Arrays.
 

@@ -55,8 +55,8 @@ class Parameters(Mapping[str, Parameter]):
 
     def _place(self, slot: Slot, start: int) -> int:
         stop = start + size(slot.shape)
-        grad = self.grads[start:stop].reshape(slot.shape) if slot.trainable else None
-        self._views[slot.key] = Parameter(self.vector[start:stop].reshape(slot.shape), grad)
+        grad = slot.view(self.grads[start:stop]) if slot.trainable else None
+        self._views[slot.key] = Parameter(slot.view(self.vector[start:stop]), grad)
         if slot.trainable:
             last = self.groups[-1] if self.groups else None
             if last and (last.lr_mult, last.decay_mult) == (slot.lr_mult, slot.decay_mult):

@@ -91,7 +91,8 @@ class Spec(Config):
     train: Train = Train()
     """How long to train, and what to write on the way."""
     backend: BackendName = "numpy"
-    """What computes: numpy, cupy (an NVIDIA GPU), or auto for the GPU where there is one."""
+    """What computes: numpy; native, which is numpy with kernels in C; cupy (an NVIDIA GPU); or auto for the fastest that
+    is there."""
     threads: PositiveInt | None = None
     """Threads that share the work on a CPU; by default one per processor, at most 8."""
     conv_algo: ConvAlgo = "auto"

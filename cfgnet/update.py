@@ -60,6 +60,6 @@ class Updater:
         views, at = {}, 0
         for key, parameter in self.params.items():
             if parameter.grad is not None:
-                views[key] = vector[at : at + parameter.grad.size].reshape(parameter.grad.shape)
+                views[key] = self.params.slots[key].view(vector[at : at + parameter.grad.size])
                 at += parameter.grad.size
         return views

@@ -11,7 +11,7 @@ from cfgnet import rng
 from cfgnet.backend.kernels import Kernels
 from cfgnet.errors import BackendError
 
-BackendName = Literal["auto", "numpy", "cupy"]
+BackendName = Literal["auto", "numpy", "native", "cupy"]
 ConvAlgo = Literal["auto", "direct", "winograd"]
 NAMES: tuple[str, ...] = get_args(BackendName)
 """What `backend:` may say."""
@@ -45,7 +45,7 @@ class LayerRng:
 
 
 def get_backend(name: str = "auto", threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
-    """The backend called `name`; `auto` is cupy where a GPU answers and numpy otherwise. Raises BackendError.
+    """The backend called `name`; `auto` is the first usable of cupy, native and numpy. Raises BackendError.
 
     `threads` share the work on a CPU, by default one per processor, at most 8. `conv_algo` is how convolutions are
     computed: auto takes Winograd's algorithm where it is faster.
@@ -53,8 +53,7 @@ def get_backend(name: str = "auto", threads: int | None = None, conv_algo: ConvA
     if name not in NAMES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
     if name == "auto":
-        reason = why_not("cupy")
-        name = "numpy" if reason else "cupy"
+        name = next(each for each in ("cupy", "native", "numpy") if not why_not(each))
     elif reason := why_not(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
     made: Backend = _module(name).make(threads, conv_algo)

@@ -82,7 +82,8 @@ class Convolution(Spatial):
 
     def params(self, x):
         _, channels, window = self._split(x)
-        yield Param("weight", (self.num_output, channels // self.group, *window.kernel), self.weight_filler)
+        shape = (self.num_output, channels // self.group, *window.kernel)
+        yield Param("weight", shape, self.weight_filler, turned=True)
         if self.bias_term:
             yield Param("bias", (self.num_output,), self.bias_filler)
 

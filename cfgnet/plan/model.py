@@ -22,6 +22,15 @@ class Slot:
     decay_mult: float = 1.0
     trainable: bool = True
     """False for a frozen parameter and for a statistic that forward keeps."""
+    turned: bool = False
+    """Whether it lies in memory as (kernel..., inputs, outputs), rather than in the order of its axes."""
+
+    def view(self, flat: Any) -> Any:
+        """A piece of a flat vector as an array of this shape."""
+        if not self.turned:
+            return flat.reshape(self.shape)
+        axes = (*range(2, len(self.shape)), 1, 0)
+        return flat.reshape([self.shape[axis] for axis in axes]).transpose([axes.index(i) for i in range(len(axes))])
 
 
 @dataclass(frozen=True)

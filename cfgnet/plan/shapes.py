@@ -189,7 +189,7 @@ class _Inference:
         key = f"{node.name}.{param.name}"
         lr_mult, decay_mult = (spec.lr_mult, spec.decay_mult) if spec else (1.0, 1.0)
         trainable = param.trainable and lr_mult > 0 and not node.layer.frozen
-        slot = Slot(key, param.shape, param.filler, lr_mult, decay_mult, trainable)
+        slot = Slot(key, param.shape, param.filler, lr_mult, decay_mult, trainable, param.turned)
         if not spec or spec.share is None:
             self.slots[key] = slot
         elif spec.share in self.shared:

@@ -244,6 +244,7 @@ def test_the_schema_refuses_what_cfgnet_refuses(change, schema):
 
 def test_the_doctor_says_what_is_there(shell, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cfgnet.backend.native._native", None)
     said = shell("doctor", "--json")
     report = said.json
     assert said.code == 0 and report.keys() == {"machine", "packages", "numpy", "backends", "broken"}
@@ -251,7 +252,7 @@ def test_the_doctor_says_what_is_there(shell, monkeypatch):
     packages = {package["name"]: package for package in report["packages"]}
     assert packages["numpy"]["version"] == np.__version__ and packages["numpy"]["problem"] == ""
     assert report["backends"]["numpy"]["usable"] and not report["backends"]["cupy"]["usable"]
-    assert report["backends"]["auto"] == "numpy"
+    assert report["backends"]["auto"] == "numpy" and "C compiler" in report["backends"]["native"]["why_not"]
     text = shell("doctor").out
     assert np.__version__ in text and text.endswith("everything that is needed is there\n")
 

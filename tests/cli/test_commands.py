@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy():
         (["--nope"], "No such option '?--nope"),
         (["train", "net.yaml", "--nope"], "No such option '?--nope"),
         (["train"], "Missing argument 'CONFIG'"),
-        (["train", "net.yaml", "--backend", "abacus"], "'abacus' is not one of 'auto', 'numpy', 'cupy'"),
+        (["train", "net.yaml", "--backend", "abacus"], "'abacus' is not one of 'auto', 'numpy', 'native', 'cupy'"),
         (["train", "net.yaml", "--runs", "net.yaml"], "is a file"),
         (["predict", "runs/net"], "Missing argument 'INPUTS"),
         (["grad-check", "net.yaml", "--layer", "ReLU"], "give a configuration or --layer, not both"),
@@ -75,6 +75,7 @@ def test_cupy_that_is_not_there_is_said_with_how_to_install_it(command, shell, t
 
 def test_auto_falls_back_to_numpy_and_says_so_in_one_line(shell, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cfgnet.backend.native._native", None)
     for words in (["--backend", "auto"], ["--set", "backend=auto"]):
         said = shell("train", "line.yaml", *words)
         assert said.code == 0 and said.err.startswith("backend: numpy (") and said.err.count("backend") == 1

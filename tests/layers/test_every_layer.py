@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cfgnet.layers  # noqa: F401  registers the layer types
+from cfgnet.backend import why_not
 from cfgnet.errors import ContractError
 from cfgnet.gradcheck import check_case
 from cfgnet.layer import Layer, Param, asks
@@ -139,6 +140,16 @@ def test_settings_read_back(cls, case):
     layer = case.layer(cls)
     assert Layer.model_validate(layer.settings()) == layer
     assert layer.settings()["type"] == cls.__name__
+
+
+@pytest.mark.skipif(bool(why_not("native")), reason=why_not("native"))
+@every_case
+def test_the_kernels_in_c_compute_the_same(cls, case):
+    exact = Rig(cls, case)
+    fast = Rig(cls, case, "float32", "native", channels_last=exact.layer.layout != "rows")
+    same(fast.forward(), exact.forward(), rtol=2e-5, atol=2e-5)
+    if cls.differentiable():
+        same(fast.backward(fast.wanted()), exact.backward(exact.wanted()), rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.gpu

@@ -37,6 +37,10 @@ class Base:
         bounds = [count * i // parts for i in range(parts + 1)]
         return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
+    def joined(self, calls: Sequence[Call]) -> list[Call]:
+        """The same calls, as few of them as this tier can make of them."""
+        return list(calls)
+
     def together(self, calls: Sequence[Call]) -> Call:
         """One call that runs `calls`, each on a thread of its own, and returns when all are done."""
         return calls[0] if len(calls) == 1 else self.threads.together(calls)

@@ -1,0 +1,143 @@
+/* The two loops in which nearly all time is spent: blocks of a product of matrices that stay in registers.
+
+   rows: the elements that are summed over lie one after another, as the channels of a pixel do. Each row of the block
+   has a pointer of its own (Dukhan 2019, "The indirect convolution algorithm"), so that a convolution needs no unfolded
+   copy: the rows are pixels, `taps` the elements of the kernel, and padding is a row of zeros.
+
+   columns: the rows of the block lie one after another, and what is summed over `step` apart: the gradient of a weight,
+   where channels are the rows and the sum goes over pixels.
+
+   A block is `rows` by v vectors; the processor's registers decide how many rows there is room for. */
+
+/* Most rows of a block with v vectors: its sums, the v vectors of b and one of a must fit the registers. */
+#if REGISTERS == 32
+#define MOST_VECTORS 4
+#define ROWS(v) ((v) == 1 ? 16 : (v) == 2 ? 14 : (v) == 3 ? 9 : 6)
+#else
+#define MOST_VECTORS 3
+#define ROWS(v) ((v) == 1 ? 10 : (v) == 2 ? 6 : 4)
+#endif
+#define MOST_ROWS ROWS(1)
+
+/* How many of the next vectors, of `left`, a block takes: as many as it can hold, and no single one left over. */
+INLINE int block_vectors(int64_t left) {
+    if (left <= MOST_VECTORS) return (int)left;
+    return left == MOST_VECTORS + 1 ? MOST_VECTORS - 1 : MOST_VECTORS;
+}
+
+typedef struct {
+    const float *const *a; /* a[tap * ROWS(v) + row], all of them readable, those beyond `rows` too */
+    int64_t taps, depth;   /* how many pointers each row has, and how many floats lie at each */
+    const float *const *b; /* b[tap]: (depth, ldb) */
+    int64_t column, ldb;   /* the first column that is wanted of b */
+    const float *start; /* what the sums start from, one per column, or NULL for zero */
+    float *const *out;  /* where each row goes */
+    int64_t rows, columns; /* how much of the block is wanted */
+    int add;               /* whether to add to what is there */
+} RowBlock;
+
+/* `tail`: the last vector is not whole, in b and in out. */
+INLINE void rows_block(const RowBlock *t, const int v, const int tail) {
+    const int rows = ROWS(v);
+    const int64_t last = t->columns - (v - 1) * LANES;
+    vec sums[MOST_ROWS * MOST_VECTORS], row[MOST_VECTORS];
+    UNROLL for (int j = 0; j < v; j++) {
+        row[j] = t->start ? load_some(t->start + j * LANES, tail && j == v - 1 ? last : LANES) : splat(0);
+        UNROLL for (int r = 0; r < rows; r++) sums[r * v + j] = row[j];
+    }
+    const float *const *a = t->a;
+    for (int64_t tap = 0; tap < t->taps; tap++, a += rows) {
+        const float *b = t->b[tap] + t->column;
+        for (int64_t k = 0; k < t->depth; k++, b += t->ldb) {
+            UNROLL for (int j = 0; j < v; j++)
+                row[j] = tail && j == v - 1 ? load_some(b + j * LANES, last) : load(b + j * LANES);
+            UNROLL for (int r = 0; r < rows; r++)
+                UNROLL for (int j = 0; j < v; j++) sums[r * v + j] += a[r][k] * row[j];
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        if (r >= t->rows) return;
+        UNROLL for (int j = 0; j < v; j++) {
+            int64_t n = tail && j == v - 1 ? last : LANES;
+            float *out = t->out[r] + j * LANES;
+            if (t->add) sums[r * v + j] += load_some(out, n);
+            store_some(out, sums[r * v + j], n);
+        }
+    }
+}
+
+typedef struct {
+    int64_t lines, depth; /* the sum goes over lines, and over `depth` elements of each */
+    const float *a;       /* a[line * a_line + k * step + row] */
+    int64_t a_line, step;
+    const float *b; /* b[line * b_line + k * ldb + column] */
+    int64_t b_line, ldb;
+    float *out; /* (rows, ldout), which the product is added to */
+    int64_t ldout, rows, columns;
+} ColumnBlock;
+
+INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
+    const int64_t last = t->columns - (v - 1) * LANES;
+    vec sums[MOST_ROWS * MOST_VECTORS], row[MOST_VECTORS];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < v; j++)
+            sums[r * v + j] = load_some(t->out + r * t->ldout + j * LANES, j == v - 1 ? last : LANES);
+    for (int64_t line = 0; line < t->lines; line++) {
+        const float *a = t->a + line * t->a_line, *b = t->b + line * t->b_line;
+        for (int64_t k = 0; k < t->depth; k++, a += t->step, b += t->ldb) {
+            UNROLL for (int j = 0; j < v; j++)
+                row[j] = j == v - 1 ? load_some(b + j * LANES, last) : load(b + j * LANES);
+            UNROLL for (int r = 0; r < rows; r++)
+                UNROLL for (int j = 0; j < v; j++) sums[r * v + j] += a[r] * row[j];
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < v; j++)
+            store_some(t->out + r * t->ldout + j * LANES, sums[r * v + j], j == v - 1 ? last : LANES);
+}
+
+/* Every shape of a block as a function of its own, so that its sums are registers. */
+#define ROWS_FUNCTION(v)                                                                                   \
+    static void rows_##v(const RowBlock *t) { rows_block(t, v, 0); }                                       \
+    static void rows_tail_##v(const RowBlock *t) { rows_block(t, v, 1); }
+#define COLUMNS_FUNCTION(r, v) \
+    static void columns_##r##_##v(const ColumnBlock *t) { columns_block(t, r, v); }
+#define UP_TO_4(F, v) F(1, v) F(2, v) F(3, v) F(4, v)
+#define UP_TO_6(F, v) UP_TO_4(F, v) F(5, v) F(6, v)
+#define UP_TO_9(F, v) UP_TO_6(F, v) F(7, v) F(8, v) F(9, v)
+#define UP_TO_10(F, v) UP_TO_9(F, v) F(10, v)
+#define UP_TO_14(F, v) UP_TO_10(F, v) F(11, v) F(12, v) F(13, v) F(14, v)
+#define UP_TO_16(F, v) UP_TO_14(F, v) F(15, v) F(16, v)
+#if REGISTERS == 32
+#define COLUMN_SHAPES(F) UP_TO_16(F, 1) UP_TO_14(F, 2) UP_TO_9(F, 3) UP_TO_6(F, 4)
+#define ROW_SHAPES(F) F(1) F(2) F(3) F(4)
+#else
+#define COLUMN_SHAPES(F) UP_TO_10(F, 1) UP_TO_6(F, 2) UP_TO_4(F, 3)
+#define ROW_SHAPES(F) F(1) F(2) F(3)
+#endif
+
+ROW_SHAPES(ROWS_FUNCTION)
+COLUMN_SHAPES(COLUMNS_FUNCTION)
+#define ROWS_ENTRY(v) [v] = {rows_##v, rows_tail_##v},
+#define COLUMNS_ENTRY(r, v) [v][r] = columns_##r##_##v,
+static void (*const ROW_BLOCKS[MOST_VECTORS + 1][2])(const RowBlock *) = {ROW_SHAPES(ROWS_ENTRY)};
+static void (*const COLUMN_BLOCKS[MOST_VECTORS + 1][MOST_ROWS + 1])(const ColumnBlock *) = {
+    COLUMN_SHAPES(COLUMNS_ENTRY)};
+
+
+/* Adds a product of `rows` by `columns` of any size: all of its blocks. */
+INLINE void run_columns(const ColumnBlock *whole) {
+    for (int64_t column = 0; column < whole->columns;) {
+        int v = block_vectors(ceil_div(whole->columns - column, LANES));
+        for (int64_t row = 0; row < whole->rows; row += ROWS(v)) {
+            ColumnBlock t = *whole;
+            t.a += row;
+            t.b += column;
+            t.out += row * t.ldout + column;
+            t.rows = smaller(ROWS(v), t.rows - row);
+            t.columns = smaller((int64_t)v * LANES, t.columns - column);
+            COLUMN_BLOCKS[v][t.rows](&t);
+        }
+        column += v * LANES;
+    }
+}

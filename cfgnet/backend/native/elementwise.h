@@ -1,0 +1,125 @@
+/* map: elementwise programs, as backend/expression.py makes them of formulas, over blocks that stay in a core's cache.
+
+   Every operand becomes a row of `block` floats before an instruction sees it: arrays as they lie, and what repeats
+   (a value per channel, a number) written out once per part. So an instruction is one loop. */
+
+/* The functions: the name, and the result for operands x, y and z. */
+#define FUNCTIONS(F)                                                                                           \
+    F(copy, x)                                                                                                 \
+    F(negative, -x)                                                                                            \
+    F(absolute, vabs(x))                                                                                       \
+    F(sqrt, vsqrt(x))                                                                                          \
+    F(sign, vsign(x))                                                                                          \
+    F(trunc, vtrunc(x))                                                                                        \
+    F(exp, vexp(x))                                                                                            \
+    F(expm1, vexpm1(x))                                                                                        \
+    F(log, vlog(x))                                                                                            \
+    F(log1p, vlog1p(x))                                                                                        \
+    F(tanh, vtanh(x))                                                                                          \
+    F(sigmoid, vsigmoid(x))                                                                                    \
+    F(add, x + y)                                                                                              \
+    F(subtract, x - y)                                                                                         \
+    F(multiply, x *y)                                                                                          \
+    F(divide, x / y)                                                                                           \
+    F(power, vpower(x, y))                                                                                     \
+    F(maximum, vmaximum(x, y))                                                                                 \
+    F(minimum, vminimum(x, y))                                                                                 \
+    F(greater, truth(x > y))                                                                                   \
+    F(greater_equal, truth(x >= y))                                                                            \
+    F(less, truth(x < y))                                                                                      \
+    F(less_equal, truth(x <= y))                                                                               \
+    F(equal, truth(x == y))                                                                                    \
+    F(where, choose(x != 0.0f, y, z))
+
+typedef void (*Function)(float *out, const float *a, const float *b, const float *c, int64_t n);
+
+#define LOOP(name, value)                                                                                      \
+    static void map_##name(float *out, const float *a, const float *b, const float *c, int64_t n) {            \
+        int64_t i = 0;                                                                                         \
+        for (; i + LANES <= n; i += LANES) {                                                                   \
+            vec x = load(a + i), y = load(b + i), z = load(c + i);                                             \
+            (void)y, (void)z;                                                                                  \
+            store(out + i, value);                                                                             \
+        }                                                                                                      \
+        if (i < n) {                                                                                           \
+            vec x = load_some(a + i, n - i), y = load_some(b + i, n - i), z = load_some(c + i, n - i);         \
+            (void)y, (void)z;                                                                                  \
+            store_some(out + i, value, n - i);                                                                 \
+        }                                                                                                      \
+    }
+FUNCTIONS(LOOP)
+
+#define FUNCTION_ENTRY(name, value) map_##name,
+static const Function MAP_FUNCTIONS[] = {FUNCTIONS(FUNCTION_ENTRY)};
+
+/* code: for each instruction the function, the place of the result, and the places of three operands; a function of
+   fewer takes its last one again. kinds and periods: what stands at each place. arrays: its array, where it has one. */
+#define FIELDS_map(A, W, L, C, I, F)                                                                           \
+    W(code) I(instructions) W(kinds) W(periods) L(arrays) A(numbers) I(places) I(length) I(block) I(parts)
+DECLARE(map)
+
+/* What stands at a place: an array with one value per element; one that repeats after `period` elements; a number in
+   the program; a result in between; or a sum over the part, of which there is a row (of `period`) for each part. */
+enum { ELEMENT, REPEATED, NUMBER, RESULT, TOTAL, MOST_PLACES = 64 };
+
+static int64_t map_work(const void *args) {
+    const map_args *m = args;
+    return m ? m->places * whole_vectors(m->block) : 0;
+}
+
+static Demand map_demand(const void *args) {
+    const map_args *m = args;
+    return (Demand){m->parts, map_work(args)};
+}
+
+/* Prepares the rows of what does not change from block to block. */
+static void map_begin(const map_args *m, float *work, float **at) {
+    int64_t width = whole_vectors(m->block);
+    for (int64_t place = 0; place < m->places; place++) {
+        float *row = at[place] = work + place * width;
+        if (m->kinds[place] == REPEATED)
+            for (int64_t i = 0; i < m->block; i++) row[i] = m->arrays[place][i % m->periods[place]];
+        else if (m->kinds[place] == NUMBER || m->kinds[place] == TOTAL)
+            for (int64_t i = 0; i < m->block; i++) row[i] = m->kinds[place] == NUMBER ? m->numbers[place] : 0;
+    }
+}
+
+/* Sums the row of a total down to one period. */
+static void map_end(const map_args *m, int64_t part, float *const *at) {
+    for (int64_t place = 0; place < m->places; place++) {
+        if (m->kinds[place] != TOTAL) continue;
+        int64_t period = m->periods[place];
+        float *total = m->arrays[place] + part * period;
+        for (int64_t i = 0; i < period; i++) {
+            float sum = 0;
+            for (int64_t j = i; j < m->block; j += period) sum += at[place][j];
+            total[i] = sum;
+        }
+    }
+}
+
+/* Elements `first` to `first + count`; `first` is a multiple of all periods. */
+static void map_elements(const map_args *m, int64_t part, int64_t first, int64_t count, float *work) {
+    float *at[MOST_PLACES];
+    map_begin(m, work, at);
+    for (int64_t start = first; start < first + count; start += m->block) {
+        int64_t n = smaller(m->block, first + count - start);
+        for (int64_t place = 0; place < m->places; place++)
+            if (m->kinds[place] == ELEMENT) at[place] = m->arrays[place] + start;
+        for (const int32_t *code = m->code; code < m->code + 5 * m->instructions; code += 5)
+            MAP_FUNCTIONS[code[0]](at[code[1]], at[code[2]], at[code[3]], at[code[4]], n);
+    }
+    map_end(m, part, at);
+}
+
+/* The elements of another call's result, which it has just computed. */
+static void map_range(const void *args, int64_t first, int64_t count, float *work) {
+    map_elements(args, 0, first, count, work);
+}
+
+static void map_run(const void *args, int64_t part, float *work) {
+    const map_args *m = args;
+    int64_t blocks = ceil_div(m->length, m->block);
+    int64_t first = blocks * part / m->parts * m->block, stop = blocks * (part + 1) / m->parts * m->block;
+    map_elements(m, part, first, smaller(stop, m->length) - first, work);
+}

@@ -1,0 +1,155 @@
+"""The kernels in C, bound to numpy arrays. Each falls back on the numpy kernel for what it does not do."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels.base import Array, Call, in_turn
+from cfgnet.backend.kernels.convolution import channels_last
+from cfgnet.backend.native import _native
+from cfgnet.backend.native.elementwise import RESULT, TOTAL, Code, Space, parts_of
+from cfgnet.backend.window import Window
+
+MOST_TAPS = 128
+"""As in convolution.h."""
+
+
+class NativeKernels(Kernels):
+    """The kernels of the native tier, run by the threads of a pool."""
+
+    def __init__(self, pool: _native.Pool, threads: int, conv_algo: str = "auto"):
+        super().__init__(np, threads, conv_algo)
+        self.pool = pool
+
+    def joined(self, calls: Sequence[Call]) -> list[Call]:
+        """Calls in C that follow one another become one program, which runs without coming back to Python."""
+        joined: list[Call] = []
+        for native, run in itertools.groupby(calls, lambda call: isinstance(call, _native.Call)):
+            group = list(run)
+            joined += [self.pool.program(group)] if native else group  # type: ignore[arg-type]  # these are native
+        return joined
+
+    def _in_turn(self, *calls: Call) -> Call:
+        return in_turn(self.joined(calls))
+
+    # Elementwise.
+
+    def map(self, formula: str, out: Array, **given: Any) -> Call:
+        """As the numpy kernel, where all arrays are float32 and lie in one order."""
+        code = self._code(out, given)
+        place = code.array(out) if code else None
+        if code is None or place is None or code.space.shape != out.shape or not code.formula(formula, given, place):
+            return super().map(formula, out, **given)
+        return code.call(self.pool)
+
+    def sum(self, formula: str, out: Array, axes: Sequence[int], add: bool = False, **given: Any) -> Call:
+        """As the numpy kernel, where what is left of the axes is the last in memory."""
+        code = self._code(None, given)
+        period = code.space.kept(axes) if code else None
+        if code is None or period is None or not _plain(out):
+            return super().sum(formula, out, axes, add, **given)
+        parts = parts_of(code.space.size)
+        totals = np.empty((parts, period), np.float32)
+        value, total = code.place(RESULT), code.place(TOTAL, totals, period)
+        if not code.formula(formula, given, value):
+            return super().sum(formula, out, axes, add, **given)
+        code.emit("add", total, (total, value))
+        return self._in_turn(code.call(self.pool, parts), self._gather(totals, out, add))
+
+    def _code(self, out: Array | None, given: dict[str, Any]) -> Code | None:
+        arrays = [a for a in (out, *given.values()) if hasattr(a, "shape")]
+        space = Space.of(arrays) if arrays and all(a.dtype == np.float32 for a in arrays) else None
+        return Code(space) if space and space.size else None
+
+    def _gather(self, totals: Array, out: Array, add: bool = True) -> Call:
+        """out (+)= the sum of the rows of totals."""
+        return self.pool.call("gather", totals=totals, out=out, count=len(totals), size=out.size, add=int(add))
+
+    # Convolution.
+
+    def conv(self, x: Array, weight: Array, bias: Array | None, y: Array, window: Window, group: int) -> Call:
+        """As the numpy kernel, in two dimensions with the channels last."""
+        if not _native_conv(x, y, window) or weight.dtype != np.float32:
+            return super().conv(x, weight, bias, y, window, group)
+        laid, first = _laid_by_taps(weight)
+        return self._in_turn(*first, self._conv(x, laid, bias, y, window, group, turned=False))
+
+    def conv_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> Call:
+        """As the numpy kernel, in two dimensions with the channels last."""
+        if not _native_conv(dx, dy, window) or weight.dtype != np.float32:
+            return super().conv_dx(dy, weight, dx, window, group)
+        laid, first = _laid_by_taps(weight)
+        taps, outputs, inputs = math.prod(window.kernel), dy.shape[1], dx.shape[1]
+        turned = np.empty((taps, outputs // group, inputs), np.float32)
+        turn = self.pool.call(
+            "turn", weight=laid, turned=turned, taps=taps, group=group, inputs=inputs, outputs=outputs
+        )
+        return self._in_turn(*first, turn, self._conv(dy, turned, None, dx, window, group, turned=True))
+
+    def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int) -> Call:
+        """As the numpy kernel, in two dimensions with the channels last."""
+        if not _native_conv(x, dy, window) or dweight.dtype != np.float32:
+            return super().conv_dweight(x, dy, dweight, window, group)
+        parts = min(x.shape[0], self.threads.count)
+        view = _by_taps(dweight)
+        totals = np.empty((parts, *view.shape), np.float32)
+        axes = dict(zip(("x_c", "x_h", "x_w", "y_c", "y_h", "y_w"), (*x.shape[1:], *dy.shape[1:]), strict=True))
+        call = self.pool.call(
+            "conv_dweight",
+            x=channels_last(x), dy=channels_last(dy), totals=totals, parts=parts, samples=x.shape[0], group=group,
+            **axes, **_window_fields(window),
+        )  # fmt: skip
+        if view.flags.c_contiguous:
+            return self._in_turn(call, self._gather(totals, view))
+        whole = np.empty(view.shape, np.float32)
+        return self._in_turn(call, self._gather(totals, whole, add=False), partial(np.add, view, whole, view))
+
+    def _conv(
+        self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, group: int, turned: bool
+    ) -> Any:
+        names = ("source_c", "source_h", "source_w", "target_c", "target_h", "target_w")
+        axes = dict(zip(names, (*source.shape[1:], *target.shape[1:]), strict=True))
+        return self.pool.call(
+            "conv",
+            source=channels_last(source), weight=weight, bias=bias, target=channels_last(target), then=None,
+            samples=source.shape[0], group=group, turned=int(turned), **axes, **_window_fields(window),
+        )  # fmt: skip
+
+
+def _plain(array: Array) -> bool:
+    return bool(array.dtype == np.float32 and array.flags.c_contiguous)
+
+
+def _native_conv(x: Array, y: Array, window: Window) -> bool:
+    """Whether the convolution has two axes, and arrays that lie as the kernels want them."""
+    taps = math.prod(window.kernel)
+    return x.ndim == 4 and taps <= MOST_TAPS and _plain(channels_last(x)) and _plain(channels_last(y))
+
+
+def _by_taps(weight: Array) -> Array:
+    """A view (kernel..., C, O) of a weight (O, C, kernel...)."""
+    return weight.transpose(*range(2, weight.ndim), 1, 0)
+
+
+def _laid_by_taps(weight: Array) -> tuple[Array, list[Call]]:
+    """The weight as (kernel..., C, O) in one piece, and the calls that copy it there if it lies otherwise."""
+    view = _by_taps(weight)
+    if view.flags.c_contiguous:
+        return view, []
+    laid = np.empty(view.shape, view.dtype)
+    return laid, [partial(np.copyto, laid, view)]
+
+
+def _window_fields(window: Window) -> dict[str, int]:
+    """The geometry of a window in two dimensions, by the names of the fields in C."""
+    fields = ("kernel", "stride", "pad", "dilation")
+    return {
+        f"{field}_{axis}": size for field in fields for axis, size in zip("hw", getattr(window, field), strict=True)
+    }

@@ -1,0 +1,87 @@
+/* exp, log and their relatives on vectors, within a few units in the last place of float32.
+
+   The argument is reduced as Cody and Waite (1980) do it, and the rest is a series. */
+
+typedef struct {
+    vec scale, small; /* exp(x) = scale * (1 + small), where scale is a power of two as far as float32 goes */
+    vec more;         /* the rest of the power of two */
+} Exp;
+
+INLINE vec power_of_two(vec n) { return (vec)((__builtin_convertvector(n, ivec) + 127) << 23); }
+
+INLINE Exp exp_parts(vec x) {
+    x = choose(x > 89.0f, splat(89.0f), choose(x < -104.0f, splat(-104.0f), x));
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves whole numbers */
+    vec n = (x * 1.44269504f + round) - round;
+    vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln 2 in two pieces */
+    vec series = 1.0f / 720 + r * (1.0f / 5040);
+    series = 1.0f / 120 + r * series;
+    series = 1.0f / 24 + r * series;
+    series = 1.0f / 6 + r * series;
+    series = 0.5f + r * series;
+    vec half = (n * 0.5f + round) - round; /* in two steps, because 2^n itself may be too small or too large */
+    return (Exp){power_of_two(half), r + r * r * series, power_of_two(n - half)};
+}
+
+INLINE vec vexp(vec x) {
+    Exp e = exp_parts(x);
+    return (e.scale + e.scale * e.small) * e.more;
+}
+
+INLINE vec vexpm1(vec x) {
+    Exp e = exp_parts(x);
+    vec scale = e.scale * e.more;
+    vec large = (e.scale + e.scale * e.small) * e.more - 1.0f;
+    return choose(scale < 1e6f, scale * e.small + (scale - 1.0f), large);
+}
+
+INLINE vec vtanh(vec x) {
+    vec twice = vexpm1(2.0f * choose(x > 20.0f, splat(20.0f), choose(x < -20.0f, splat(-20.0f), x)));
+    return twice / (twice + 2.0f);
+}
+
+INLINE vec vsigmoid(vec x) { return 1.0f / (1.0f + vexp(-x)); }
+
+INLINE vec vlog(vec x) {
+    ivec tiny = x < 1.17549435e-38f;
+    vec y = choose(tiny, x * 8388608.0f, x);
+    ivec bits = (ivec)y - 0x3f3504f3; /* so that the mantissa lies between sqrt(1/2) and sqrt(2) */
+    vec exponent = __builtin_convertvector(bits >> 23, vec) - choose(tiny, splat(23.0f), splat(0.0f));
+    vec f = (vec)((bits & 0x7fffff) + 0x3f3504f3) - 1.0f;
+    vec s = f / (2.0f + f), square = s * s; /* log(1 + f) = 2 atanh(s) */
+    vec series = 2.0f / 5 + square * (2.0f / 7 + square * (2.0f / 9 + square * (2.0f / 11)));
+    vec log = 2.0f * s + s * square * (2.0f / 3 + square * series);
+    log = exponent * 0.693359375f + (log - exponent * 2.12194440e-4f);
+    log = choose(x == __builtin_inff(), x, log);
+    log = choose(x == 0.0f, splat(-__builtin_inff()), log);
+    return choose(x >= 0.0f, log, splat(__builtin_nanf("")));
+}
+
+INLINE vec vlog1p(vec x) {
+    vec u = 1.0f + x;
+    vec log = vlog(u) * (x / (u - 1.0f)); /* what rounding took from u, put right */
+    return choose(u == 1.0f, x, choose(u == __builtin_inff(), u, choose(u == 0.0f, vlog(u), log)));
+}
+
+INLINE vec vpower(vec x, vec y) {
+    vec result = vexp(y * vlog(x));
+    for (int i = 0; i < LANES; i++)
+        if (!(x[i] > 0)) result[i] = __builtin_powf(x[i], y[i]);
+    return result;
+}
+
+INLINE vec vsqrt(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = __builtin_sqrtf(x[i]);
+    return x;
+}
+
+INLINE vec vabs(vec x) { return (vec)((ivec)x & 0x7fffffff); }
+INLINE vec vsign(vec x) { return choose(x > 0.0f, splat(1), choose(x < 0.0f, splat(-1), 0.0f * x)); }
+INLINE vec vtrunc(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = __builtin_truncf(x[i]);
+    return x;
+}
+/* As numpy has it: nan if either is. */
+INLINE vec vmaximum(vec a, vec b) { return choose((a >= b) | (a != a), a, b); }
+INLINE vec vminimum(vec a, vec b) { return choose((a <= b) | (a != a), a, b); }
+INLINE vec truth(ivec condition) { return choose(condition, splat(1), splat(0)); }

@@ -1,0 +1,154 @@
+"""The kernels in C against the numpy kernels in float64, for every set of vector instructions that runs here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cfgnet
+from cfgnet.backend import get_backend, native, why_not
+from cfgnet.backend.expression import compiled
+from cfgnet.backend.window import Window
+
+if why_not("native"):  # an installation without a compiler is one that users have; CI has one
+    pytest.skip(why_not("native"), allow_module_level=True)
+
+from cfgnet.backend.native import _native
+
+ISAS = _native.isas()
+REFERENCE = get_backend("numpy", 1).k
+FORMULAS = [
+    "x",
+    "dy * (y > 0)",
+    "max(x, 0) - min(y, 0.5)",
+    "where(x >= y, x, 0.1 * y)",
+    "sigmoid(x) * tanh(y)",
+    "exp(x) + expm1(y / 100) + log(abs(x) + 0.1) + log1p(abs(y) / 100)",
+    "x * abs(y) ** -0.75 / sqrt(abs(dy) + 1)",
+    "sign(x) + 2 * (x < y) + 4 * (x <= y) + 8 * (x == x) + -dy",
+    "(x - c) / s",
+    "trunc(3 * x) * weight",
+]
+
+
+def close(found, wanted, bound=2e-6):
+    """Whether the error is within a bound, relative to the norm of what is wanted."""
+    assert np.linalg.norm((found - wanted).ravel()) <= bound * max(np.linalg.norm(wanted.ravel()), 1e-3)
+
+
+def image(random, *shape, last=True):
+    """Normal numbers in float32, as (N, C, H, W) whose channels lie last in memory."""
+    n, c, *spatial = shape
+    laid = random.standard_normal((n, *spatial, c) if last else shape).astype(np.float32)
+    return np.moveaxis(laid, -1, 1) if last else laid
+
+
+def double(value):
+    return value.astype(np.float64) if hasattr(value, "shape") else value
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("shape", [(3, 5, 4, 3), (40, 7, 20, 30)])
+@pytest.mark.parametrize("last", [True, False])
+def test_map_and_sum(isa, formula, shape, last):
+    k, random = native.make(3, isa=isa).k, np.random.default_rng(1)
+    there = {name: image(random, *shape, last=last) for name in ("x", "y", "dy")}
+    channel = random.standard_normal((2, shape[1], 1, 1)).astype(np.float32)
+    there |= {"c": channel[0], "s": abs(channel[1]) + 1, "weight": np.array(0.75, np.float32)}
+    given = {name: there[name] for name in compiled(formula).names}
+    out, wanted = image(random, *shape, last=last), np.zeros(shape)
+    k.map(formula, out, **given)()
+    REFERENCE.map(formula, wanted, **{name: double(a) for name, a in given.items()})()
+    close(out, wanted)
+    for axes in ((0, 2, 3), (0, 1, 2, 3), (1,)):
+        left = tuple(n for axis, n in enumerate(shape) if axis not in axes)
+        total, right = np.ones(left, np.float32), np.ones(left)
+        k.sum(formula, total, axes, add=True, **given)()
+        REFERENCE.sum(formula, right, axes, add=True, **{name: double(a) for name, a in given.items()})()
+        close(total, right, 1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_formulas_at_the_ends_of_the_numbers(isa):
+    k = native.make(1, isa=isa).k
+    x = np.array([0.0, -0.0, 1e-45, -1e-30, 88.0, 89.5, -103.0, -110.0, np.inf, -np.inf, np.nan, 3e38], np.float32)
+    with np.errstate(all="ignore"):
+        for formula in ("exp(x)", "expm1(x)", "tanh(x)", "sigmoid(x)", "log(x)", "log1p(x)", "max(x, 0)", "min(x, 0)",
+                        "sqrt(x)", "sign(x)", "abs(x)", "x ** 2.5", "x ** -1.5"):  # fmt: skip
+            out, wanted = np.empty_like(x), np.empty_like(x)
+            k.map(formula, out, x=x)()
+            REFERENCE.map(formula, wanted, x=x)()
+            np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-44, err_msg=formula)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_convolution(data):
+    draw = data.draw
+    k = native.make(draw(st.sampled_from([1, 3])), isa=draw(st.sampled_from(ISAS))).k
+    pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
+    kernel, stride, dilation = draw(pairs), draw(pairs), tuple(min(d, 2) for d in draw(pairs))
+    window = Window(kernel, stride, tuple(p - 1 for p in draw(pairs)), dilation)
+    group = draw(st.integers(1, 3))
+    inputs, outputs = group * draw(st.integers(1, 19)), group * draw(st.integers(1, 70))
+    size = (draw(st.integers(8, 18)), draw(st.integers(8, 18)))
+    n, random = draw(st.integers(1, 4)), np.random.default_rng(draw(st.integers(0, 99)))
+    x, y = image(random, n, inputs, *size), image(random, n, outputs, *window.outputs(size))
+    weight = random.standard_normal((outputs, inputs // group, *kernel)).astype(np.float32)
+    if draw(st.booleans()):
+        weight = np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
+    bias = random.standard_normal(outputs).astype(np.float32) if draw(st.booleans()) else None
+    dx, dweight = np.full_like(x, np.nan), np.ones_like(weight)
+    right = {name: np.ones(a.shape) for name, a in (("y", y), ("dx", dx), ("dweight", dweight))}
+    REFERENCE.conv(double(x), double(weight), None if bias is None else double(bias), right["y"], window, group)()
+    REFERENCE.conv_dx(double(y), double(weight), right["dx"], window, group)()
+    REFERENCE.conv_dweight(double(x), double(y), right["dweight"], window, group)()
+    k.conv_dx(y, weight, dx, window, group)()
+    k.conv_dweight(x, y, dweight, window, group)()
+    k.conv(x, weight, bias, y, window, group)()
+    close(y, right["y"])
+    close(dx, right["dx"])
+    close(dweight, right["dweight"])
+
+
+LENET = Path(__file__).parents[2] / "configs" / "lenet_digits.yaml"
+
+
+def test_a_training_learns_the_same_and_gives_the_same_bits_again(tmp_path):
+    spec = cfgnet.load(LENET, ["train.max_iter=20", "train.test_interval=0", "dtype=float32"])
+    numpy, one, two = (cfgnet.train(spec, runs=tmp_path, backend=name) for name in ("numpy", "native", "native"))
+    assert one.loss == pytest.approx(numpy.loss, rel=1e-3)
+    assert all(np.array_equal(one.params[key], two.params[key]) for key in one.params)
+
+
+def test_without_its_extension_the_backend_says_how_to_get_it():
+    code = (
+        "import sys; sys.modules['cfgnet.backend.native._native'] = None\n"
+        "from cfgnet.backend import get_backend, why_not\n"
+        "assert 'C compiler' in why_not('native'), why_not('native')\n"
+        "sys.modules['cupy'] = None\n"
+        "assert get_backend('auto').name == 'numpy'\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_wrong_arguments_are_refused():
+    pool, x = _native.Pool(1, ISAS[-1]), np.zeros(4, np.float32)
+    right = {"totals": x, "out": x, "count": 1, "size": 4, "add": 0}
+    pool.call("gather", **right)()
+    for wrong, error in (
+        ({"totals": x.astype(np.float64)}, "expected an array of 'f', got 'd'"),
+        ({"more": 1}, "takes 5 arguments"),
+        ({"count": "one"}, "int"),
+    ):
+        with pytest.raises(TypeError, match=error):
+            pool.call("gather", **(right | wrong))
+    with pytest.raises(ValueError, match="there is no kernel"):
+        pool.call("nothing", **right)
+    with pytest.raises(ValueError, match="does not run abacus"):
+        _native.Pool(1, "abacus")
