@@ -6,6 +6,7 @@ vector instructions, and takes the fastest that the processor runs.
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 
 from cfgnet.backend import Backend, ConvAlgo
@@ -17,10 +18,10 @@ INSTALL = "install cfgnet again where a C compiler (gcc or clang) is found, such
 def why_not() -> str:
     """Why the kernels in C cannot be used here; empty if they can."""
     try:
-        from cfgnet.backend.native import _native
+        built = importlib.import_module("cfgnet.backend.native._native")
     except ImportError as error:
         return f"its kernels in C are not built ({error}); {INSTALL}"
-    return "" if _native.isas() else "this processor runs none of its kernels"
+    return "" if built.isas() else "this processor runs none of its kernels"
 
 
 def make(threads: int | None = None, conv_algo: ConvAlgo = "auto", isa: str | None = None) -> Backend:
