@@ -91,7 +91,7 @@ class Spec(Config):
     train: Train = Train()
     """How long to train, and what to write on the way."""
     backend: BackendName = "numpy"
-    """What computes: numpy, native (numpy with kernels in C), cupy (an NVIDIA GPU), or auto for the fastest there is."""
+    """What computes: numpy, native (numpy and kernels in C), cupy (an NVIDIA GPU), or auto for the fastest of them."""
     threads: PositiveInt | None = None
     """Threads that share the work on a CPU; by default one per processor, at most 8."""
     conv_algo: ConvAlgo = "auto"
