@@ -152,3 +152,60 @@ def test_wrong_arguments_are_refused():
         pool.call("nothing", **right)
     with pytest.raises(ValueError, match="does not run abacus"):
         _native.Pool(1, "abacus")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_pooling(data):
+    draw = data.draw
+    k = native.make(draw(st.sampled_from([1, 3])), isa=draw(st.sampled_from(ISAS))).k
+    pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
+    kernel, stride = draw(pairs), draw(pairs)
+    pad = tuple(min(p, n) - 1 for p, n in zip(draw(pairs), kernel, strict=True))
+    window = Window(kernel, stride, pad, (1, 1))
+    size = (draw(st.integers(4, 12)), draw(st.integers(4, 12)))
+    outputs = tuple(
+        min(n + 1, -(-(i + p) // s)) for n, i, p, s in zip(window.outputs(size), size, pad, stride, strict=True)
+    )
+    n, channels, random = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 40)),
+        np.random.default_rng(draw(st.integers(0, 99))),
+    )
+    x = np.round(image(random, n, channels, *size))  # with many that are equal
+    for largest in (True, False):
+        y, dy, dx = image(random, n, channels, *outputs), image(random, n, channels, *outputs), np.full_like(x, np.nan)
+        right_y, right_dx = np.zeros(y.shape), np.zeros(x.shape)
+        if largest:
+            REFERENCE.pool_max(double(x), right_y, window)()
+            REFERENCE.pool_max_dx(double(x), right_y, double(dy), right_dx, window)()
+            k.pool_max(x, y, window)()
+            k.pool_max_dx(x, y, dy, dx, window)()
+        else:
+            REFERENCE.pool_ave(double(x), right_y, window)()
+            REFERENCE.pool_ave_dx(double(dy), right_dx, window)()
+            k.pool_ave(x, y, window)()
+            k.pool_ave_dx(dy, dx, window)()
+        close(y, right_y)
+        close(dx, right_dx)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_product(data):
+    draw = data.draw
+    k = native.make(draw(st.sampled_from([1, 3])), isa=draw(st.sampled_from(ISAS))).k
+    rows, columns, depth = (draw(st.one_of(st.integers(1, 20), st.integers(90, 300))) for _ in range(3))
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+
+    def matrix(n, m):
+        turned = draw(st.booleans())
+        made = random.standard_normal((m, n) if turned else (n, m)).astype(np.float32)
+        return made.T if turned else made
+
+    a, b, out = matrix(rows, depth), matrix(depth, columns), matrix(rows, columns)
+    bias = random.standard_normal(columns).astype(np.float32) if draw(st.booleans()) else None
+    add, right = draw(st.booleans()), double(out).copy()
+    REFERENCE.product(double(a), double(b), right, None if bias is None else double(bias), add)()
+    k.product(a, b, out, bias, add)()
+    close(out, right)

@@ -64,6 +64,7 @@ extern const Isa isa_avx512, isa_avx2, isa_baseline;
     static const Field kernel##_fields[] = {                                                                  \
         FIELDS_##kernel(FIELD_A, FIELD_W, FIELD_L, FIELD_C, FIELD_I, FIELD_F)};
 
-/* An entry of the table of kernels. */
-#define ENTRY(kernel)                                                                                         \
-    {#kernel, kernel##_fields, sizeof kernel##_fields / sizeof(Field), kernel##_demand, kernel##_run}
+/* An entry of the table of kernels; several kernels may share the fields and the demand of one. */
+#define ENTRY_AS(name, kernel)                                                                                \
+    {#name, kernel##_fields, sizeof kernel##_fields / sizeof(Field), kernel##_demand, name##_run}
+#define ENTRY(kernel) ENTRY_AS(kernel, kernel)

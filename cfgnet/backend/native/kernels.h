@@ -9,8 +9,19 @@
 #include "elementwise.h"
 
 #include "convolution.h"
+#include "matrix.h"
+#include "pooling.h"
 
 static const Kernel KERNELS[] = {
-    ENTRY(map), ENTRY(conv), ENTRY(turn), ENTRY(conv_dweight), ENTRY(gather),
+    ENTRY(map),
+    ENTRY(conv),
+    ENTRY(turn),
+    ENTRY(conv_dweight),
+    ENTRY(gather),
+    ENTRY(product),
+    ENTRY_AS(pool_max, pool),
+    ENTRY_AS(pool_max_dx, pool),
+    ENTRY_AS(pool_ave, pool),
+    ENTRY_AS(pool_ave_dx, pool),
 };
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };

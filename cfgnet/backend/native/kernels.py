@@ -72,18 +72,37 @@ class NativeKernels(Kernels):
         """out (+)= the sum of the rows of totals."""
         return self.pool.call("gather", totals=totals, out=out, count=len(totals), size=out.size, add=int(add))
 
+    # Products of matrices.
+
+    def product(self, a: Array, b: Array, out: Array, bias: Array | None = None, add: bool = False) -> Call:
+        """As the numpy kernel, for matrices whose rows or columns lie in one piece."""
+        if bias is None and _row_step(out) is None and _row_step(out.T) is not None:
+            return self.product(b.T, a.T, out.T, None, add)
+        steps = [_row_step(m) for m in (a, a.T, b, b.T, out)]
+        by_rows = steps[0] is not None
+        fits = steps[4] is not None and (by_rows or steps[1] is not None)
+        if not fits or (steps[2] is None and not (by_rows and steps[3] is not None)) or not out.size:
+            return super().product(a, b, out, bias, add)
+        return self.pool.call(
+            "product",
+            a=a, b=b, bias=bias, out=out, rows=out.shape[0], columns=out.shape[1], depth=a.shape[1],
+            a_row=steps[0] if by_rows else 1, a_step=1 if by_rows else steps[1],
+            b_row=1 if steps[2] is None else steps[2], b_step=steps[3] if steps[2] is None else 1,
+            ldout=steps[4], add=int(add),
+        )  # fmt: skip
+
     # Convolution.
 
     def conv(self, x: Array, weight: Array, bias: Array | None, y: Array, window: Window, group: int) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
-        if not _native_conv(x, y, window) or weight.dtype != np.float32:
+        if not _in_pixels(x, y) or not _taps_fit(weight):
             return super().conv(x, weight, bias, y, window, group)
         laid, first = _laid_by_taps(weight)
         return self._in_turn(*first, self._conv(x, laid, bias, y, window, group, turned=False))
 
     def conv_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
-        if not _native_conv(dx, dy, window) or weight.dtype != np.float32:
+        if not _in_pixels(dx, dy) or not _taps_fit(weight):
             return super().conv_dx(dy, weight, dx, window, group)
         laid, first = _laid_by_taps(weight)
         taps, outputs, inputs = math.prod(window.kernel), dy.shape[1], dx.shape[1]
@@ -95,7 +114,7 @@ class NativeKernels(Kernels):
 
     def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
-        if not _native_conv(x, dy, window) or dweight.dtype != np.float32:
+        if not _in_pixels(x, dy) or not _taps_fit(dweight):
             return super().conv_dweight(x, dy, dweight, window, group)
         parts = min(x.shape[0], self.threads.count)
         view = _by_taps(dweight)
@@ -110,6 +129,42 @@ class NativeKernels(Kernels):
             return self._in_turn(call, self._gather(totals, view))
         whole = np.empty(view.shape, np.float32)
         return self._in_turn(call, self._gather(totals, whole, add=False), partial(np.add, view, whole, view))
+
+    # Pooling.
+
+    def pool_max(self, x: Array, y: Array, window: Window) -> Call:
+        """As the numpy kernel, in two dimensions with the channels last."""
+        if not _in_pixels(x, y):
+            return super().pool_max(x, y, window)
+        return self._pool("pool_max", x, y, window, x=x, y=y)
+
+    def pool_max_dx(self, x: Array, y: Array, dy: Array, dx: Array, window: Window) -> Call:
+        """As the numpy kernel, in two dimensions with the channels last."""
+        if not _in_pixels(x, y, dy, dx):
+            return super().pool_max_dx(x, y, dy, dx, window)
+        return self._pool("pool_max_dx", x, y, window, x=x, y=y, dy=dy, dx=dx)
+
+    def pool_ave(self, x: Array, y: Array, window: Window) -> Call:
+        """As the numpy kernel, in two dimensions with the channels last."""
+        if not _in_pixels(x, y):
+            return super().pool_ave(x, y, window)
+        return self._pool("pool_ave", x, y, window, x=x, y=y, factor=self._factor(x, y, window))
+
+    def pool_ave_dx(self, dy: Array, dx: Array, window: Window) -> Call:
+        """As the numpy kernel, in two dimensions with the channels last."""
+        if not _in_pixels(dy, dx):
+            return super().pool_ave_dx(dy, dx, window)
+        return self._pool("pool_ave_dx", dx, dy, window, dy=dy, dx=dx, factor=self._factor(dx, dy, window))
+
+    def _pool(self, kernel: str, lower: Array, upper: Array, window: Window, **arrays: Array) -> Call:
+        samples, channels, x_h, x_w = lower.shape
+        return self.pool.call(
+            kernel,
+            **(dict.fromkeys(("x", "y", "dy", "dx", "factor")) | arrays),
+            **{"samples": samples, "channels": channels, "x_h": x_h, "x_w": x_w},
+            **{"y_h": upper.shape[2], "y_w": upper.shape[3]},
+            **_window_fields(window),
+        )
 
     def _conv(
         self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, group: int, turned: bool
@@ -127,10 +182,22 @@ def _plain(array: Array) -> bool:
     return bool(array.dtype == np.float32 and array.flags.c_contiguous)
 
 
-def _native_conv(x: Array, y: Array, window: Window) -> bool:
-    """Whether the convolution has two axes, and arrays that lie as the kernels want them."""
-    taps = math.prod(window.kernel)
-    return x.ndim == 4 and taps <= MOST_TAPS and _plain(channels_last(x)) and _plain(channels_last(y))
+def _row_step(matrix: Array) -> int | None:
+    """How many elements lie between the rows of a matrix whose rows lie in one piece; None for another."""
+    rows, columns = matrix.shape
+    if matrix.dtype != np.float32 or (columns > 1 and matrix.strides[1] != 4) or (rows > 1 and matrix.strides[0] <= 0):
+        return None
+    return int(matrix.strides[0]) // 4 if rows > 1 else columns
+
+
+def _in_pixels(*arrays: Array) -> bool:
+    """Whether all arrays are (N, C, H, W) in float32, and lie in memory with the channels last."""
+    return all(a.ndim == 4 and _plain(channels_last(a)) for a in arrays)
+
+
+def _taps_fit(weight: Array) -> bool:
+    """Whether the kernel of a weight is not too large for the table of taps."""
+    return bool(weight.dtype == np.float32) and math.prod(weight.shape[2:]) <= MOST_TAPS
 
 
 def _by_taps(weight: Array) -> Array:

@@ -1,0 +1,71 @@
+/* Pooling in two dimensions, over arrays (samples, height, width, channels), one vector of channels at a time. */
+
+#define FIELDS_pool(A, W, L, C, I, F)                                                                          \
+    A(x) A(y) A(dy) A(dx) A(factor) I(samples) I(channels) I(x_h) I(x_w) I(y_h) I(y_w)                         \
+    I(kernel_h) I(kernel_w) I(stride_h) I(stride_w) I(pad_h) I(pad_w) I(dilation_h) I(dilation_w)
+DECLARE(pool)
+
+static Demand pool_demand(const void *args) { return (Demand){((const pool_args *)args)->samples, 0}; }
+
+/* The elements of the kernel that lie inside of the input, along one axis: at + i * dilation for first <= i < stop. */
+INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t size, int64_t *first) {
+    *first = at < 0 ? ceil_div(-at, dilation) : 0;
+    return smaller(kernel, at < size ? ceil_div(size - at, dilation) : 0);
+}
+
+/* Runs BODY for each window of a sample and each vector of n channels from c on, between BEGIN and END; in it, `seen` is
+   where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. */
+#define EACH_WINDOW(BEGIN, BODY, END)                                                                          \
+    const pool_args *p = args;                                                                                 \
+    const int64_t from = part * p->x_h * p->x_w * p->channels, to = part * p->y_h * p->y_w * p->channels;      \
+    for (int64_t y = 0; y < p->y_h; y++)                                                                       \
+        for (int64_t x = 0; x < p->y_w; x++) {                                                                 \
+            int64_t top = y * p->stride_h - p->pad_h, left = x * p->stride_w - p->pad_w, ky0, kx0;             \
+            int64_t ky1 = taps_inside(top, p->kernel_h, p->dilation_h, p->x_h, &ky0);                          \
+            int64_t kx1 = taps_inside(left, p->kernel_w, p->dilation_w, p->x_w, &kx0);                         \
+            for (int64_t c = 0; c < p->channels; c += LANES) {                                                 \
+                const int64_t n = smaller(LANES, p->channels - c);                                             \
+                const int64_t out = to + (y * p->y_w + x) * p->channels + c;                                   \
+                BEGIN;                                                                                         \
+                for (int64_t ky = ky0; ky < ky1; ky++)                                                         \
+                    for (int64_t kx = kx0; kx < kx1; kx++) {                                                   \
+                        int64_t row = top + ky * p->dilation_h, column = left + kx * p->dilation_w;            \
+                        const int64_t seen = from + (row * p->x_w + column) * p->channels + c;                 \
+                        BODY;                                                                                  \
+                    }                                                                                          \
+                END;                                                                                           \
+            }                                                                                                  \
+        }
+
+/* y = the largest x of each window. */
+static void pool_max_run(const void *args, int64_t part, float *work) {
+    EACH_WINDOW(vec best = splat(-__builtin_inff()), best = vmaximum(best, load_some(p->x + seen, n)),
+                store_some(p->y + out, best, n))
+}
+
+/* y = the sum of each window, times its factor. */
+static void pool_ave_run(const void *args, int64_t part, float *work) {
+    EACH_WINDOW(vec sum = splat(0), sum += load_some(p->x + seen, n),
+                store_some(p->y + out, sum * p->factor[y * p->y_w + x], n))
+}
+
+static void clear_dx(const pool_args *p, int64_t part) {
+    const int64_t size = p->x_h * p->x_w * p->channels;
+    for (int64_t i = 0; i < size; i++) p->dx[part * size + i] = 0;
+}
+
+INLINE void add_some(float *to, vec more, int64_t n) { store_some(to, load_some(to, n) + more, n); }
+
+/* dx += dy at the first element of each window that is y. */
+static void pool_max_dx_run(const void *args, int64_t part, float *work) {
+    clear_dx(args, part);
+    EACH_WINDOW(vec best = load_some(p->y + out, n); vec up = load_some(p->dy + out, n),
+                ivec won = load_some(p->x + seen, n) == best; add_some(p->dx + seen, choose(won, up, splat(0)), n);
+                up = choose(won, splat(0), up), (void)0)
+}
+
+/* dx += dy times its factor, all over each window. */
+static void pool_ave_dx_run(const void *args, int64_t part, float *work) {
+    clear_dx(args, part);
+    EACH_WINDOW(vec up = load_some(p->dy + out, n) * p->factor[y * p->y_w + x], add_some(p->dx + seen, up, n), (void)0)
+}
