@@ -17,16 +17,13 @@ static Demand product_demand(const void *args) {
     return p->a_step == 1 ? (Demand){parts * ceil_div(p->columns, PANEL), PANEL * PANEL_DEPTH} : (Demand){parts, 0};
 }
 
-/* Interleaves the halves of two vectors, as often as it takes to turn rows into columns. */
+/* Turns rows into columns: interleaves the two halves, as often as it takes. */
 INLINE void transpose(vec *rows) {
     for (int width = LANES; width > 1; width /= 2) {
         vec next[LANES] = {{0}};
         UNROLL for (int i = 0; i < LANES / 2; i++) {
-            vec a = rows[i], b = rows[i + LANES / 2];
-            UNROLL for (int j = 0; j < LANES / 2; j++) {
-                next[2 * i][2 * j] = a[j], next[2 * i][2 * j + 1] = b[j];
-                next[2 * i + 1][2 * j] = a[LANES / 2 + j], next[2 * i + 1][2 * j + 1] = b[LANES / 2 + j];
-            }
+            next[2 * i] = zip_low(rows[i], rows[i + LANES / 2]);
+            next[2 * i + 1] = zip_high(rows[i], rows[i + LANES / 2]);
         }
         UNROLL for (int i = 0; i < LANES; i++) rows[i] = next[i];
     }

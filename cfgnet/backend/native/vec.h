@@ -43,14 +43,25 @@ INLINE void store_some(float *p, vec v, int64_t n) {
 INLINE vec choose(ivec condition, vec yes, vec no) {
     return (vec)(((ivec)yes & condition) | ((ivec)no & ~condition));
 }
-INLINE vec vmax(vec a, vec b) { return choose(a > b, a, b); }
-INLINE vec vmin(vec a, vec b) { return choose(a < b, a, b); }
 
-INLINE float lane_sum(vec v) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
-}
+/* The lanes of two vectors by turns: of their lower halves, and of their upper halves. */
+#if LANES == 16
+#define LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANES == 8
+#define LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define LOW_LANES 0, 4, 1, 5
+#define HIGH_LANES 2, 6, 3, 7
+#endif
+#ifdef __clang__
+INLINE vec zip_low(vec a, vec b) { return __builtin_shufflevector(a, b, LOW_LANES); }
+INLINE vec zip_high(vec a, vec b) { return __builtin_shufflevector(a, b, HIGH_LANES); }
+#else
+INLINE vec zip_low(vec a, vec b) { return __builtin_shuffle(a, b, (ivec){LOW_LANES}); }
+INLINE vec zip_high(vec a, vec b) { return __builtin_shuffle(a, b, (ivec){HIGH_LANES}); }
+#endif
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
