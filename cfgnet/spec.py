@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateA
 
 import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet import overlay, yamlio
-from cfgnet.backend import Backend, BackendName, ConvAlgo, get_backend
+from cfgnet.backend import Backend, BackendName, get_backend
 from cfgnet.data import Source, Transform
 from cfgnet.errors import Locate, Path, Problem
 from cfgnet.explain import did_you_mean, shown, suggest
@@ -94,9 +94,6 @@ class Spec(Config):
     """What computes: numpy, native (numpy and kernels in C), cupy (an NVIDIA GPU), or auto for the fastest of them."""
     threads: PositiveInt | None = None
     """Threads that share the work on a CPU; by default one per processor, at most 8."""
-    conv_algo: ConvAlgo = "auto"
-    """How convolutions are computed: direct, winograd (fewer multiplications and a little more rounding, where the
-    kernel allows it), or auto for whichever is faster. With float32, direct is the more exact one."""
     dtype: Literal["float32", "float64"] = "float32"
     """The kind of number that the net computes with."""
     seed: NonNegativeInt = 1
@@ -118,7 +115,7 @@ class Spec(Config):
 
     def make_backend(self, name: str | None = None) -> Backend:
         """The backend that the file asks for, or another by name; BackendError if it cannot be used here."""
-        return get_backend(name or self.backend, self.threads, self.conv_algo)
+        return get_backend(name or self.backend, self.threads)
 
     def __eq__(self, other: object) -> bool:
         """Two specs are equal if they say the same, whatever files they come from."""

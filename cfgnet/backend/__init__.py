@@ -12,7 +12,6 @@ from cfgnet.backend.kernels import Kernels
 from cfgnet.errors import BackendError
 
 BackendName = Literal["auto", "numpy", "native", "cupy"]
-ConvAlgo = Literal["auto", "direct", "winograd"]
 NAMES: tuple[str, ...] = get_args(BackendName)
 """What `backend:` may say."""
 
@@ -44,11 +43,10 @@ class LayerRng:
         return rng.key(self._seed, "layer", self._layer, self.iteration)
 
 
-def get_backend(name: str = "auto", threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
+def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
     """The backend called `name`; `auto` is the first usable of cupy, native and numpy. Raises BackendError.
 
-    `threads` share the work on a CPU, by default one per processor, at most 8. `conv_algo` is how convolutions are
-    computed: auto takes Winograd's algorithm where it is faster.
+    `threads` share the work on a CPU, by default one per processor, at most 8.
     """
     if name not in NAMES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
@@ -56,7 +54,7 @@ def get_backend(name: str = "auto", threads: int | None = None, conv_algo: ConvA
         name = next(each for each in ("cupy", "native", "numpy") if not why_not(each))
     elif reason := why_not(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
-    made: Backend = _module(name).make(threads, conv_algo)
+    made: Backend = _module(name).make(threads)
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cfgnet.backend import Backend, ConvAlgo
+from cfgnet.backend import Backend
 from cfgnet.backend.kernels import Kernels
 
 INSTALL = "pip install 'cfgnet[gpu12]' for CUDA 12, or 'cfgnet[gpu13]' for CUDA 13"
@@ -28,8 +28,8 @@ def why_not() -> str:
         return f"CuPy is installed, but the GPU does not answer: {error}"
 
 
-def make(threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
-    """The backend over CuPy arrays on the current device; it has no use for threads, and convolves directly."""
+def make(threads: int | None = None) -> Backend:
+    """The backend over CuPy arrays on the current device; it has no use for threads."""
     import cupy
 
     device: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Literal
 
 from pydantic import model_validator
@@ -31,7 +33,10 @@ class Eltwise(Layer):
         Case(x=[[[1.0, 2.0]], [[3.0, -1.0]]], coeff=(1.0, -0.5), expect={"y": [[-0.5, 2.5]]}),
         Case(x=[[[1.0, 2.0]], [[3.0, -1.0]]], operation="PROD", expect={"y": [[3.0, -2.0]]}),
         Case(
-            x=[[[1.0, 2.0]], [[1.0, -1.0]], [[1.0, 3.0]]], operation="MAX", expect={"y": [[1.0, 3.0]], "mask": [[1, 2]]}
+            x=[[[1.0, 2.0]], [[1.0, -1.0]], [[1.0, 3.0]]],
+            operation="MAX",
+            outputs=["y", "mask"],
+            expect={"y": [[1.0, 3.0]], "mask": [[1, 2]]},
         ),
         Case(x=((2, 3), (2, 3), (2, 3))),
         Case(x=((2, 3), (2, 3)), coeff=(2.0, -1.5)),
@@ -53,35 +58,46 @@ class Eltwise(Layer):
         y = same("inputs", x)
         return {"y": y, "mask": y} if self.operation == "MAX" else {"y": y}
 
-    def _factors(self, x):
-        return self.coeff or (1.0,) * len(x)
+    def _term(self, name, index):
+        """What an input, or its gradient, adds to a sum: a formula, and the number in it."""
+        factor = self.coeff[index] if self.coeff else 1
+        return (name, {}) if factor == 1 else (f"c{index} * {name}", {f"c{index}": factor})
 
-    def forward(self, xp, x, y, mask=None):
+    def forward(self, k, x, y, mask=None):
+        given = {f"x{index}": each for index, each in enumerate(x)}
         if self.operation == "SUM":
-            first, *rest = self._factors(x)
-            xp.multiply(x[0], first, out=y)
-            for factor, each in zip(rest, x[1:], strict=True):
-                y += each if factor == 1 else factor * each
+            terms, factors = zip(*(self._term(name, index) for index, name in enumerate(given)), strict=True)
+            k.map(" + ".join(terms), y, **given, **functools.reduce(operator.or_, factors))
         elif self.operation == "PROD":
-            xp.multiply(x[0], x[1], out=y)
-            for each in x[2:]:
-                y *= each
+            k.map(" * ".join(given), y, **given)
         else:
-            mask[...] = x[1] >= x[0]
-            xp.maximum(x[0], x[1], out=y)
-            for index, each in enumerate(x[2:], 2):
-                xp.copyto(mask, index, where=each > y)
-                xp.maximum(y, each, out=y)
+            k.map(functools.reduce("max({}, {})".format, given), y, **given)
+            if mask is not None:
+                self._find(k, x, y, mask)
 
-    def backward(self, xp, x, dy, dx, mask=None):
+    @staticmethod
+    def _find(k, x, y, mask):
+        """mask = the index of the input that is y; of equal ones the first, but the second before the first of all."""
+        *earlier, later = [1, 0, *range(2, len(x))]
+        for index in reversed(earlier):
+            k.map("where(x == y, index, later)", mask, x=x[index], y=y, index=index, later=later)
+            later = mask
+
+    def backward(self, k, x, dy, dx):
         for index, target in enumerate(dx):
             if target is None:
                 continue
+            others = {f"x{other}": each for other, each in enumerate(x) if other != index}
             if self.operation == "SUM":
-                xp.multiply(dy, self._factors(x)[index], out=target)
+                term, factor = self._term("dy", index)
+                k.map(term, target, dy=dy, **factor)
             elif self.operation == "PROD":
-                target[...] = dy
-                for other in (each for i, each in enumerate(x) if i != index):
-                    target *= other
+                k.map(" * ".join(["dy", *others]), target, dy=dy, **others)
             else:
-                xp.multiply(dy, mask == index, out=target)
+                wins = [f"(x {self._beats(index, other)} x{other})" for other in range(len(x)) if other != index]
+                k.map(" * ".join(["dy", *wins]), target, dy=dy, x=x[index], **others)
+
+    @staticmethod
+    def _beats(index, other):
+        """How an input that wins compares with another: of equal ones the first, but of the first two the second."""
+        return ">=" if (index < other) != ({index, other} == {0, 1}) else ">"

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cfgnet.errors import DataError, ShapeError
+from cfgnet.errors import ShapeError
 from cfgnet.layer import Case, Layer, canonical_axis, same, size, text
 
 Normalization = Literal["VALID", "FULL", "BATCH_SIZE", "NONE"]
@@ -88,27 +88,22 @@ class SoftmaxWithLoss(Loss):
     def flops(self, x):
         return 7 * size(x)
 
-    def forward(self, xp, k, x, label, loss, prob):
+    def forward(self, k, x, label, loss, prob):
         k.softmax(x, prob, self.axis)
-        outer, classes, inner = split(x.shape, self.axis)
-        at, valid = chosen(xp, label.reshape(outer, inner), classes, self.ignore_label)
-        picked = xp.take_along_axis(prob.reshape(outer, classes, inner), at[:, None, :], axis=1)[:, 0, :]
-        loss[...] = -(xp.log(xp.maximum(picked, FLT_MIN)) * valid).sum() / self._divisor(valid)
+        k.cross_entropy(*self._by_class(prob, label), loss, self.ignore_label, self._divisor(x))
 
-    def backward(self, xp, prob, label, dloss, dx):
+    def backward(self, k, prob, label, dloss, dx):
+        flat, labels = self._by_class(prob, label)
+        k.cross_entropy_dx(flat, labels, dloss, dx.reshape(flat.shape), self.ignore_label, self._divisor(prob))
+
+    def _by_class(self, prob, label):
+        """The probabilities as (outer, classes, inner), and the labels as (outer, inner)."""
         outer, classes, inner = split(prob.shape, self.axis)
-        at, valid = chosen(xp, label.reshape(outer, inner), classes, self.ignore_label)
-        dx[...] = prob
-        view = dx.reshape(outer, classes, inner)
-        view[xp.arange(outer)[:, None], at, xp.arange(inner)[None, :]] -= 1
-        view *= (valid * (dloss / self._divisor(valid))).astype(dx.dtype)[:, None, :]
+        return prob.reshape(outer, classes, inner), label.reshape(outer, inner)
 
-    def _divisor(self, valid):
-        return divisor(self.normalization, valid, batch=valid.shape[0])
-
-
-FLT_MIN = 1.17549435e-38
-"""The smallest normal float32: where Caffe cuts a probability before the logarithm."""
+    def _divisor(self, x):
+        outer, _, inner = split(x.shape, self.axis)
+        return divisor(self.normalization, outer * inner, outer, self.ignore_label)
 
 
 def split(shape, axis):
@@ -117,25 +112,11 @@ def split(shape, axis):
     return size(shape[:axis]), shape[axis], size(shape[axis + 1 :])
 
 
-def chosen(xp, label, classes, ignore):
-    """The labels, with 0 where they are ignored, and whether each counts; DataError for one that is no class."""
-    valid = xp.ones(label.shape, bool) if ignore is None else label != ignore
-    at = xp.where(valid, label, 0)
-    if at.size and not 0 <= int(at.min()) <= int(at.max()) < classes:
-        bad = at[(at < 0) | (at >= classes)]
-        raise DataError(f"expected labels from 0 to {classes - 1}, found {int(bad[0])}")
-    return at, valid
-
-
-def divisor(normalization, valid, batch):
-    """What a loss is divided by, never less than 1; `valid` says which positions count."""
-    counts = {
-        "VALID": lambda: int(valid.sum()),
-        "FULL": lambda: valid.size,
-        "BATCH_SIZE": lambda: batch,
-        "NONE": lambda: 1,
-    }
-    return max(1, counts[normalization]())
+def divisor(normalization, count, batch, ignore):
+    """What a loss over `count` labels is divided by; None for the number of those that are not `ignore`."""
+    if normalization == "VALID" and ignore is not None:
+        return None
+    return max(1, {"VALID": count, "FULL": count, "BATCH_SIZE": batch, "NONE": 1}[normalization])
 
 
 class SigmoidCrossEntropyLoss(Loss):
@@ -162,24 +143,38 @@ class SigmoidCrossEntropyLoss(Loss):
             raise ShapeError(f"expected a target for each of {text(x)}, got {text(target)}")
         return ()
 
+    def scratch(self):
+        return {"n": ()}
+
     def flops(self, x):
         return 6 * size(x)
 
-    def _valid(self, xp, target):
-        return xp.ones(target.shape, bool) if self.ignore_label is None else xp.trunc(target) != self.ignore_label
+    def _over_valid(self, formula, **given):
+        """The formula for targets that count, with what it is given; 0 for those that do not."""
+        if self.ignore_label is None:
+            return formula, given
+        return f"({formula}) * (1 - (trunc(target) == ignore))", {**given, "ignore": self.ignore_label}
 
-    def forward(self, xp, x, target, loss):
-        target = target.reshape(x.shape)
-        valid = self._valid(xp, target)
-        each = xp.maximum(x, 0) - x * target + xp.log1p(xp.exp(-xp.abs(x)))
-        loss[...] = (each * valid).sum() / divisor(self.normalization, valid, batch=x.shape[0])
+    def _divisor(self, k, x, target, n):
+        """What the loss is divided by: a number, or `n`, which is then computed."""
+        fixed = divisor(self.normalization, x.size, x.shape[0], self.ignore_label)
+        if fixed is not None:
+            return fixed
+        k.sum("1 - (trunc(target) == ignore)", n, range(x.ndim), target=target, ignore=self.ignore_label)
+        k.map("max(n, 1)", n, n=n)
+        return n
 
-    def backward(self, xp, k, x, target, dloss, dx):
+    def forward(self, k, x, target, loss, n):
         target = target.reshape(x.shape)
-        valid = self._valid(xp, target)
-        k.map("sigmoid(x)", dx, x=x)
-        dx -= target
-        dx *= (valid * (dloss / divisor(self.normalization, valid, batch=x.shape[0]))).astype(dx.dtype)
+        each, given = self._over_valid("max(x, 0) - x * target + log1p(exp(-abs(x)))", x=x, target=target)
+        k.sum(each, loss, range(x.ndim), **given)
+        k.map("loss / n", loss, loss=loss, n=self._divisor(k, x, target, n))
+
+    def backward(self, k, x, target, dloss, dx, n):
+        target = target.reshape(x.shape)
+        n = self._divisor(k, x, target, n)
+        each, given = self._over_valid("(sigmoid(x) - target) * (dloss / n)", x=x, target=target)
+        k.map(each, dx, dloss=dloss, n=n, **given)
 
 
 class EuclideanLoss(Loss):
@@ -201,16 +196,16 @@ class EuclideanLoss(Loss):
     def flops(self, x):
         return 3 * size(x)
 
-    def forward(self, x, target, loss):
-        difference = x - target
-        loss[...] = (difference * difference).sum() / (2 * x.shape[0])
+    def forward(self, k, x, target, loss):
+        k.sum("(x - target) * (x - target)", loss, range(x.ndim), x=x, target=target)
+        k.map("loss / n", loss, loss=loss, n=2 * x.shape[0])
 
-    def backward(self, xp, x, target, dloss, dx=None, dtarget=None):
-        factor = dloss / x.shape[0]
-        for array, sign in ((dx, 1), (dtarget, -1)):
-            if array is not None:
-                xp.subtract(x, target, out=array)
-                array *= sign * factor
+    def backward(self, k, x, target, dloss, dx=None, dtarget=None):
+        given = {"x": x, "target": target, "dloss": dloss, "n": x.shape[0]}
+        if dx is not None:
+            k.map("(x - target) * (dloss / n)", dx, **given)
+        if dtarget is not None:
+            k.map("(target - x) * (dloss / n)", dtarget, **given)
 
 
 class ContrastiveLoss(Loss):
@@ -244,25 +239,30 @@ class ContrastiveLoss(Loss):
     def flops(self, x):
         return 3 * size(x)
 
-    def _terms(self, xp, x, other, sim):
-        """Differences, their squared lengths and whether each pair is similar, row by row."""
-        difference = (x - other).reshape(x.shape[0], -1)
-        return difference, (difference * difference).sum(axis=1), sim.reshape(-1) != 0
+    def scratch(self, x):
+        return {"square": x[:1], "pull": x[:1]}
 
-    def forward(self, xp, x, other, sim, loss):
-        _, square, alike = self._terms(xp, x, other, sim)
-        apart = self.margin - square if self.legacy_version else self.margin - xp.sqrt(square)
-        cost = xp.maximum(apart, 0) if self.legacy_version else xp.maximum(apart, 0) ** 2
-        loss[...] = xp.where(alike, square, cost).sum() / (2 * x.shape[0])
+    def _distances(self, k, x, other, sim, square):
+        """Computes the squared distances; what a formula over the pairs is given."""
+        k.sum("(x - other) * (x - other)", square, range(1, x.ndim), x=x, other=other)
+        return {"square": square, "sim": sim.reshape(-1), "margin": self.margin}
 
-    def backward(self, xp, x, other, sim, dloss, dx=None, dother=None):
-        difference, square, alike = self._terms(xp, x, other, sim)
-        if self.legacy_version:
-            push = xp.where(square < self.margin, -1.0, 0.0)
-        else:
-            distance = xp.sqrt(square)
-            push = -xp.maximum(self.margin - distance, 0) / xp.maximum(distance + self.eps, FLT_MIN)
-        factor = xp.where(alike, 1.0, push) * (dloss / x.shape[0])
-        for array, sign in ((dx, 1), (dother, -1)):
-            if array is not None:
-                array[...] = (sign * factor[:, None] * difference).reshape(array.shape)
+    def forward(self, k, x, other, sim, loss, square):
+        pairs = self._distances(k, x, other, sim, square)
+        apart = "max(margin - square, 0)" if self.legacy_version else "max(margin - sqrt(square), 0) ** 2"
+        k.sum(f"where(sim == 0, {apart}, square)", loss, (0,), **pairs)
+        k.map("loss / n", loss, loss=loss, n=2 * x.shape[0])
+
+    def backward(self, k, x, other, sim, dloss, square, pull, dx=None, dother=None):
+        pairs = self._distances(k, x, other, sim, square)
+        push = "where(square < margin, -1, 0)"
+        if not self.legacy_version:
+            # A distance of 0 has no direction: its difference is 0, whatever that is multiplied with.
+            push = "-max(margin - sqrt(square), 0) / (sqrt(square) + eps + (square == 0))"
+            pairs["eps"] = self.eps
+        k.map(f"where(sim == 0, {push}, 1) * (dloss / n)", pull, dloss=dloss, n=x.shape[0], **pairs)
+        given = {"x": x, "other": other, "pull": pull.reshape(-1, *(1,) * (x.ndim - 1))}
+        if dx is not None:
+            k.map("(x - other) * pull", dx, **given)
+        if dother is not None:
+            k.map("(other - x) * pull", dother, **given)

@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
+from cfgnet.backend.kernels.losses import chosen
 from cfgnet.errors import ShapeError
 from cfgnet.layer import Case, Layer, size, text
-from cfgnet.layers.loss import chosen, split
+from cfgnet.layers.loss import split
 
 
 class Metric(Layer, abstract=True):

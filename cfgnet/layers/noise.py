@@ -32,14 +32,14 @@ class Dropout(Layer):
 
     def forward(self, k, x, y, mask, rng, train):
         if not train:
-            k.map("x", y, x=x)
+            k.copy(x, y)
             return
         k.uniform(rng, mask)
-        k.map("(mask >= p) / (1 - p)", mask, mask=mask, p=self.dropout_ratio)
+        k.map("(mask >= p) * scale", mask, mask=mask, p=self.dropout_ratio, scale=1 / (1 - self.dropout_ratio))
         k.map("x * mask", y, x=x, mask=mask)
 
     def backward(self, k, mask, dy, dx, train):
         if train:
             k.map("dy * mask", dx, dy=dy, mask=mask)
         else:
-            k.map("dy", dx, dy=dy)
+            k.copy(dy, dx)

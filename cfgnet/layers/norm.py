@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
@@ -57,6 +58,9 @@ class BatchNorm(Layer):
         yield Param("variance", (x[1],), zero, trainable=False)
         yield Param("factor", (1,), zero, trainable=False)
 
+    def scratch(self, x):
+        return {"centre": (x[1],), "spread": (x[1],)}
+
     def flops(self, x):
         return 7 * size(x)
 
@@ -64,40 +68,48 @@ class BatchNorm(Layer):
         return not train if self.use_global_stats is None else self.use_global_stats
 
     @staticmethod
-    def _spread(channel, x):
-        """A value per channel, shaped to meet x."""
-        return channel.reshape(1, -1, *(1,) * (x.ndim - 2))
+    def _axes(x):
+        """The axes that a channel spans."""
+        return (0, *range(2, x.ndim))
 
-    def forward(self, xp, x, y, mean, variance, factor, std, train):
-        axes = (0, *range(2, x.ndim))
+    @staticmethod
+    def _meeting(x, *channels):
+        """Values per channel, shaped to meet x."""
+        return [channel.reshape(1, -1, *(1,) * (x.ndim - 2)) for channel in channels]
+
+    def forward(self, k, x, y, mean, variance, factor, std, centre, spread, train):
+        c, deviation = self._meeting(x, centre, std)
         if self._global(train):
-            scale = xp.where(factor == 0, 0, 1 / xp.where(factor == 0, 1, factor))
-            centre, spread = mean * scale, variance * scale
-            xp.subtract(x, self._spread(centre, x), out=y)
+            # With a factor of 0 nothing was ever summed, and divided by infinity that is 0.
+            running = {"factor": factor, "inf": math.inf}
+            k.map("total / where(factor == 0, inf, factor)", centre, total=mean, **running)
+            k.map("sqrt(total / where(factor == 0, inf, factor) + eps)", std, total=variance, eps=self.eps, **running)
         else:
-            centre = x.mean(axis=axes)
-            xp.subtract(x, self._spread(centre, x), out=y)
-            spread = (y * y).mean(axis=axes)
-            self._keep(centre, spread, x.size // x.shape[1], mean, variance, factor)
-        xp.sqrt(spread + self.eps, out=std)
-        y /= self._spread(std, x)
+            count = x.size // x.shape[1]
+            k.sum("x", centre, self._axes(x), x=x)
+            k.map("total / count", centre, total=centre, count=count)
+            k.sum("(x - c) * (x - c)", spread, self._axes(x), x=x, c=c)
+            k.map("sqrt(total / count + eps)", std, total=spread, count=count, eps=self.eps)
+            kept = self.moving_average_fraction
+            k.map("kept * total + new", mean, total=mean, new=centre, kept=kept)
+            # The variance that is kept is the unbiased one.
+            k.map(
+                "kept * total + new / parts", variance, total=variance, new=spread, kept=kept, parts=max(1, count - 1)
+            )
+            k.map("kept * total + 1", factor, total=factor, kept=kept)
+        k.map("(x - c) / std", y, x=x, c=c, std=deviation)
 
-    def _keep(self, centre, spread, count, mean, variance, factor):
-        """Adds the batch to the running sums; the variance is made unbiased with m / (m - 1)."""
-        for total, new in ((mean, centre), (variance, spread * (count / max(1, count - 1))), (factor, 1)):
-            total *= self.moving_average_fraction
-            total += new
-
-    def backward(self, xp, y, std, dy, dx, train):
-        spread = self._spread(std, y)
+    def backward(self, k, y, std, dy, dx, centre, spread, train):
+        c, along, deviation = self._meeting(y, centre, spread, std)
         if self._global(train):
-            xp.divide(dy, spread, out=dx)
+            k.map("dy / std", dx, dy=dy, std=deviation)
             return
-        axes = (0, *range(2, y.ndim))
-        along = self._spread((dy * y).mean(axis=axes), y)
-        centre = self._spread(dy.mean(axis=axes), y)
-        xp.subtract(dy, centre + y * along, out=dx)
-        dx /= spread
+        count = y.size // y.shape[1]
+        k.sum("dy", centre, self._axes(y), dy=dy)
+        k.sum("dy * y", spread, self._axes(y), dy=dy, y=y)
+        for total in (centre, spread):
+            k.map("total / count", total, total=total, count=count)
+        k.map("(dy - (c + y * along)) / std", dx, dy=dy, y=y, c=c, along=along, std=deviation)
 
 
 class Scale(Layer):
@@ -161,22 +173,23 @@ class Scale(Layer):
         others = (*range(axis), *range(axis + len(shape), x.ndim))
         return small.reshape(*(1,) * axis, *shape, *(1,) * (x.ndim - axis - len(shape))), others
 
-    def forward(self, xp, x, y, weight=None, scale=None, bias=None):
-        xp.multiply(x, self._view(x, weight if scale is None else scale)[0], out=y)
-        if bias is not None:
-            y += self._view(x, bias)[0]
+    def forward(self, k, x, y, weight=None, scale=None, bias=None):
+        factor, _ = self._view(x, weight if scale is None else scale)
+        if bias is None:
+            k.map("x * weight", y, x=x, weight=factor)
+        else:
+            k.map("x * weight + bias", y, x=x, weight=factor, bias=self._view(x, bias)[0])
 
-    def backward(self, xp, x, dy, dx=None, weight=None, scale=None, dweight=None, dscale=None, dbias=None):
-        factor = weight if scale is None else scale
-        view, others = self._view(x, factor)
+    def backward(self, k, x, dy, dx=None, weight=None, scale=None, dweight=None, dscale=None, dbias=None):
+        factor, others = self._view(x, weight if scale is None else scale)
         if dbias is not None:
-            dbias += dy.sum(axis=others)
+            k.sum("dy", dbias, others, add=True, dy=dy)
         if dweight is not None:
-            dweight += (dy * x).sum(axis=others)
+            k.sum("dy * x", dweight, others, add=True, dy=dy, x=x)
         if dscale is not None:
-            dscale[...] = (dy * x).sum(axis=others)
+            k.sum("dy * x", dscale, others, dy=dy, x=x)
         if dx is not None:
-            xp.multiply(dy, view, out=dx)
+            k.map("dy * weight", dx, dy=dy, weight=factor)
 
 
 class LRN(Layer):
@@ -236,20 +249,17 @@ class LRN(Layer):
             return (1,), self.alpha / self.local_size, self.k
         return (2, 3), self.alpha / self.local_size**2, 1.0
 
-    def forward(self, xp, k, x, y, s, work):
+    def forward(self, k, x, y, s, work):
         axes, factor, base = self._region()
-        xp.multiply(x, x, out=work)
+        k.map("x * x", work, x=x)
         k.box_sum(work, s, self.local_size, axes)
-        s *= factor
-        s += base
-        xp.power(s, -self.beta, out=y)
-        y *= x
+        k.map("factor * s + base", s, s=s, factor=factor, base=base)
+        k.map("x * s ** power", y, x=x, s=s, power=-self.beta)
 
-    # dy_j / dx_i has a second term for every neighbour j of i: -2 factor beta x_i x_j s_j^(-beta - 1).
-    def backward(self, xp, k, x, s, dy, dx, work):
+    # dy_j / dx_i has a second term for every neighbour j of i: -2 factor beta x_i y_j / s_j.
+    def backward(self, k, x, y, s, dy, dx, work):
         axes, factor, _ = self._region()
-        power = s**-self.beta
-        xp.multiply(dy, x * power / s, out=work)
+        k.map("dy * y / s", work, dy=dy, y=y, s=s)
         k.box_sum(work, dx, self.local_size, axes)
-        dx *= -2 * factor * self.beta * x
-        dx += dy * power
+        slope = {"power": -self.beta, "slope": 2 * factor * self.beta}
+        k.map("dy * s ** power - slope * x * boxes", dx, dy=dy, s=s, x=x, boxes=dx, **slope)

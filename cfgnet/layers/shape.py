@@ -36,11 +36,11 @@ class Flatten(Layer):
     def flops(self):
         return 0
 
-    def forward(self, x, y):
-        y[...] = x.reshape(y.shape)
+    def forward(self, k, x, y):
+        k.copy(x, y)
 
-    def backward(self, dy, dx):
-        dx[...] = dy.reshape(dx.shape)
+    def backward(self, k, dy, dx):
+        k.copy(dy, dx)
 
 
 class Reshape(Layer):
@@ -98,11 +98,11 @@ class Reshape(Layer):
     def flops(self):
         return 0
 
-    def forward(self, x, y):
-        y[...] = x.reshape(y.shape)
+    def forward(self, k, x, y):
+        k.copy(x, y)
 
-    def backward(self, dy, dx):
-        dx[...] = dy.reshape(dx.shape)
+    def backward(self, k, dy, dx):
+        k.copy(dy, dx)
 
 
 class Concat(Layer):
@@ -132,14 +132,14 @@ class Concat(Layer):
     def flops(self):
         return 0
 
-    def forward(self, x, y):
+    def forward(self, k, x, y):
         for part, each in zip(_parts(y, self.axis, x), x, strict=True):
-            part[...] = each
+            k.copy(each, part)
 
-    def backward(self, x, dy, dx):
+    def backward(self, k, x, dy, dx):
         for part, target in zip(_parts(dy, self.axis, x), dx, strict=True):
             if target is not None:
-                target[...] = part
+                k.copy(part, target)
 
 
 class Slice(Layer):
@@ -179,13 +179,13 @@ class Slice(Layer):
     def flops(self):
         return 0
 
-    def forward(self, x, y):
+    def forward(self, k, x, y):
         for part, target in zip(_parts(x, self.axis, y), y, strict=True):
-            target[...] = part
+            k.copy(part, target)
 
-    def backward(self, dy, dx):
+    def backward(self, k, dy, dx):
         for part, each in zip(_parts(dx, self.axis, dy), dy, strict=True):
-            part[...] = each
+            k.copy(each, part)
 
 
 def _parts(whole, axis, pieces):

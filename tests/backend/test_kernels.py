@@ -3,17 +3,21 @@
 import contextlib
 import gc
 import threading
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cfgnet.backend import get_backend
 from cfgnet.backend.expression import FUNCTIONS, compiled
 from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels.various import nothing
 from cfgnet.backend.threads import Threads
-from cfgnet.errors import ContractError
+from cfgnet.errors import ContractError, DataError
 
 SHAPES = [(), (1,), (7,), (3, 4), (5, 3, 2), (40, 6, 30, 30)]
 
@@ -103,6 +107,165 @@ def test_equal_parts_of_a_formula_are_computed_once_and_places_are_used_again():
 def test_what_is_no_formula_is_refused(formula):
     with pytest.raises(ContractError):
         compiled(formula)
+
+
+# Kernels that stand for themselves. Blocks are small, so that there are several of them.
+
+ORDERS = [(0, 1, 2, 3), (0, 2, 3, 1), (3, 1, 0, 2)]
+"""How the axes may lie in memory."""
+in_any_order = pytest.mark.parametrize("order", ORDERS)
+by_threads = pytest.mark.parametrize("threads", [1, 3])
+
+
+class Small(Kernels):
+    block_elements = 16
+
+
+def laid_out(array, order):
+    """A copy whose axes lie in memory in `order`."""
+    return np.transpose(array, order).copy().transpose(np.argsort(order))
+
+
+def garbage(shape, order):
+    return laid_out(np.full(shape, np.nan), order)
+
+
+@in_any_order
+@by_threads
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("shape", [(5, 4, 3, 6), (1, 7, 1, 2), (1, 1, 1, 9)])
+def test_softmax_and_its_gradient(shape, axis, threads, order):
+    k = Small(np, threads)
+    x, dy = (laid_out(a, order) for a in arrays(shape, ("x", "dy")).values())
+    y = garbage(shape, order)
+    k.softmax(x, y, axis)()
+    np.testing.assert_allclose(y, scipy.special.softmax(x, axis), rtol=1e-12)
+    dx, expected = garbage(shape, order), y * (dy - (dy * y).sum(axis=axis, keepdims=True))
+    k.softmax_dx(y, dy, dx, axis)()
+    np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-15)
+    k.softmax(x, x, axis)()
+    k.softmax_dx(y, dy, dy, axis)()
+    np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(dy, dx)
+
+
+@in_any_order
+@by_threads
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+@pytest.mark.parametrize("axes", [(1,), (0,), (2, 3), (3, 1, 2)])
+def test_box_sum(axes, size, threads, order):
+    x = laid_out(arrays((4, 5, 3, 6), "x")["x"], order)
+    expected, half = x, size // 2
+    for axis in axes:
+        whole = np.moveaxis(expected, axis, 0)
+        sums = [whole[max(at - half, 0) : at + half + 1].sum(axis=0) for at in range(x.shape[axis])]
+        expected = np.moveaxis(np.array(sums), 0, axis)
+    y = garbage(x.shape, order)
+    Small(np, threads).box_sum(x, y, size, axes)()
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-14)
+
+
+@by_threads
+@pytest.mark.parametrize("orders", [(a, b) for a in ORDERS for b in ORDERS])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 6), (2, 12, 1, 6), (2, 72, 1, 1), (6, 1, 4, 6), (9, 4, 2, 2), (1, 1, 1, 144)]
+)
+def test_copy_keeps_the_row_major_order(shape, orders, threads):
+    x, y = laid_out(arrays((2, 3, 4, 6), "x")["x"], orders[0]), garbage(shape, orders[1])
+    Small(np, threads).copy(x, y)()
+    np.testing.assert_array_equal(y, x.reshape(shape))
+
+
+def test_a_copy_onto_itself_is_nothing_and_one_onto_the_same_memory_in_another_order_is_right():
+    k, x = Kernels(np), arrays((4, 6, 5), "x")["x"]
+    rows, last = x.copy(), x.transpose(0, 2, 1).copy().transpose(0, 2, 1)
+    assert k.copy(rows, rows.reshape(4, 30)) is nothing
+    assert k.copy(rows.reshape(8, 15), rows.reshape(15, 8)) is nothing
+    assert k.copy(last, last.reshape(4, 2, 3, 5)) is nothing
+    assert k.copy(rows[:, 2:], rows[:, 2:].reshape(4, 4, 1, 5)) is nothing
+    assert k.copy(rows[1:], rows[:-1]) is not nothing
+    target = rows.reshape(-1).reshape(4, 5, 6).transpose(0, 2, 1)
+    k.copy(rows, target)()
+    np.testing.assert_array_equal(target, x)
+    k.copy(last[1:], last[:-1])()
+    np.testing.assert_array_equal(last[:-1], x[1:])
+
+
+@in_any_order
+@by_threads
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_random_number_depends_on_the_key_and_its_place_only(dtype, threads, order):
+    keys = [2**64 - 5, 7]
+    whole = np.empty((len(keys), 5 * 4 * 3 * 6))
+    for key, y in zip(keys, whole, strict=True):
+        Kernels(np).uniform(SimpleNamespace(key=lambda key=key: key), y)()
+    asked = iter(keys)
+    y = laid_out(np.full((5, 4, 3, 6), np.nan, dtype), order)
+    call = Small(np, threads).uniform(SimpleNamespace(key=lambda: next(asked)), y)
+    for expected in whole:
+        call()
+        np.testing.assert_array_equal(y, expected.reshape(y.shape))
+    scalar = np.empty(())
+    Kernels(np).uniform(SimpleNamespace(key=lambda: 7), scalar)()
+    assert scalar == whole[1, 0]
+
+
+@by_threads
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 1, 0)])
+@pytest.mark.parametrize("divisor", [None, 4])
+@pytest.mark.parametrize("ignore", [None, 2, -1])
+def test_cross_entropy_and_its_gradient(ignore, divisor, order, threads):
+    k, random = Small(np, threads), np.random.default_rng(3)
+    prob = laid_out(scipy.special.softmax(random.normal(size=(6, 5, 3)), axis=1), order)
+    label = random.integers(0, 5, (6, 3)).astype(np.int32)
+    if ignore == -1:
+        label[::2] = -1
+    counts = label != ignore if ignore is not None else np.ones(label.shape, bool)
+    n = divisor or counts.sum()
+    loss, dx, dloss = np.empty(()), garbage(prob.shape, order), np.array(0.7)
+    k.cross_entropy(prob, label, loss, ignore, divisor)()
+    k.cross_entropy_dx(prob, label, dloss, dx, ignore, divisor)()
+    total, gradient = 0.0, np.zeros(prob.shape)
+    for row, place in zip(*np.nonzero(counts), strict=True):
+        total -= np.log(prob[row, label[row, place], place]) / n
+        gradient[row, :, place] = prob[row, :, place] * 0.7 / n
+        gradient[row, label[row, place], place] -= 0.7 / n
+    assert loss == pytest.approx(total, rel=1e-12)
+    np.testing.assert_allclose(dx, gradient, rtol=1e-12, atol=1e-15)
+
+
+def test_cross_entropy_where_no_label_counts_is_zero_and_one_that_is_no_class_is_named():
+    k, prob, loss = Kernels(np), np.full((2, 3, 1), 1 / 3), np.empty(())
+    label = np.full((2, 1), 9, np.int32)
+    k.cross_entropy(prob, label, loss, 9)()
+    dx = np.full_like(prob, np.nan)
+    k.cross_entropy_dx(prob, label, np.array(1.0), dx, 9)()
+    assert loss == 0 and (dx == 0).all()
+    for wrong in (3, -2):
+        label[1] = wrong
+        with pytest.raises(DataError, match=f"expected labels from 0 to 2, found {wrong}"):
+            k.cross_entropy(prob, label, loss, 9)()
+
+
+def test_a_step_allocates_nothing_of_the_size_of_its_arrays():
+    k, x = Kernels(np), np.random.default_rng(0).normal(size=(64, 20, 30, 30))
+    y, label = np.empty_like(x), np.zeros((64, 900), np.int32)
+    flat, others = x.reshape(64, 20, 900), y.reshape(64, 20, 900)
+    calls = {
+        "softmax": k.softmax(x, y, 1),
+        "softmax_dx": k.softmax_dx(x, x, y, 1),
+        "box_sum": k.box_sum(x, y, 3, (2, 3)),
+        "copy": k.copy(x.transpose(0, 1, 3, 2), y),
+        "uniform": k.uniform(SimpleNamespace(key=lambda: 1), y),
+        "cross_entropy": k.cross_entropy(np.abs(flat), label, np.empty(())),
+        "cross_entropy_dx": k.cross_entropy_dx(flat, label, np.array(1.0), others, 5),
+    }
+    for name, call in calls.items():
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < x.nbytes / 4, name
 
 
 # Threads.

@@ -22,12 +22,13 @@ settings.register_profile("steady", derandomize=True, deadline=None, max_example
 settings.load_profile("steady")
 
 
-def net_of(fields, phase="train", **inputs):
+def net_of(fields, phase="train", backend=None, **inputs):
     """A net of one layer over `inputs`, fed and run."""
+    backend = backend or get_backend("numpy")
     layer = Layer.model_validate({"name": "layer", "inputs": list(inputs), **fields})
     types = {name: TensorType(a.shape, "int" if a.dtype.kind == "i" else "float") for name, a in inputs.items()}
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
-    net = Net(plan_layers([layer], phase, types, get_backend("numpy"), "float64", wrt=wrt))
+    net = Net(plan_layers([layer], phase, types, backend, "float64", wrt=wrt), backend)
     for key, parameter in net.params.items():
         if net.plan.slots[key].trainable:
             parameter.value[...] = np.random.default_rng(len(key)).normal(size=parameter.value.shape)
@@ -166,6 +167,33 @@ def test_accuracy_counts_as_a_person_would(seed, top_k, ignore):
     np.testing.assert_allclose(net["per_class"], hits / np.maximum(1, counts))
 
 
+@given(seed=st.integers(0, 200), count=st.integers(2, 4))
+def test_the_largest_of_several_inputs_is_found_by_the_loops_of_caffe(seed, count):
+    xs = {f"x{i}": x.astype(float) for i, x in enumerate(np.random.default_rng(seed).integers(0, 3, (count, 3, 5)))}
+    net = net_of({"type": "Eltwise", "operation": "MAX", "outputs": ["y", "mask"], "loss_weight": 1.0}, **xs)
+    dy = numbers(seed, 3, 5)
+    net.run_backward({"y": dy})
+    for place in np.ndindex(3, 5):
+        values = [x[place] for x in xs.values()]
+        best = 0 if values[0] > values[1] else 1
+        for index in range(2, count):
+            best = index if values[index] > values[best] else best
+        assert net["y"][place] == max(values) and net["mask"][place] == best
+        assert [net.gradients[name][place] for name in xs] == [dy[place] if i == best else 0 for i in range(count)]
+
+
+def test_a_dissimilar_pair_at_one_place_has_no_gradient_however_wide_the_margin():
+    x = np.full((2, 3), 0.5, np.float32)
+    layer = Layer.model_validate(
+        {"type": "ContrastiveLoss", "margin": 1e6, "inputs": ["x", "other", "sim"], "outputs": "loss"}
+    )
+    types = {"x": TensorType(x.shape), "other": TensorType(x.shape), "sim": TensorType((2,), "int")}
+    net = Net(plan_layers([layer], "train", types, get_backend("numpy"), "float32", wrt=["x"]))
+    net.forward(x=x, other=x, sim=[0, 0])
+    net.run_backward()
+    assert (net.gradients["x"] == 0).all()
+
+
 def test_batch_norm_keeps_a_running_average_and_uses_it_in_the_test_phase():
     fields = {"type": "BatchNorm", "moving_average_fraction": 0.9, "eps": 0.01}
     batches = [numbers(i, 8, 3, 2) * (i + 1) + i for i in range(4)]
@@ -198,6 +226,76 @@ def test_dropout_draws_by_seed_layer_and_iteration_and_keeps_the_mean():
     assert (net["layer"] == first).mean() == pytest.approx(0.3**2 + 0.7**2, abs=0.02)
     other = net_of({"type": "Dropout", "dropout_ratio": 0.3, "name": "other"}, x=x)["other"]
     assert (other == first).mean() == pytest.approx(0.3**2 + 0.7**2, abs=0.02)
+
+
+def lstm_alone(x, h, c, weight_x, bias, weight_h, static=0.0):
+    """Every h of one sequence, and the last c, one step and one element at a time."""
+    found = []
+    for row in x:
+        z = [
+            weight_x[j] @ row.reshape(-1) + weight_h[j] @ h + bias[j] + np.resize(static, len(bias))[j]
+            for j in range(len(bias))
+        ]
+        i, f, o, g = np.split(np.array(z), 4)
+        c = scipy.special.expit(f) * c + scipy.special.expit(i) * np.tanh(g)
+        h = scipy.special.expit(o) * np.tanh(c)
+        found.append(h)
+    return found, c
+
+
+@given(
+    steps=st.integers(1, 5),
+    count=st.integers(1, 5),
+    static=st.booleans(),
+    exposed=st.booleans(),
+    threads=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+)
+def test_lstm_goes_through_each_sequence_as_if_it_were_alone(steps, count, static, exposed, threads, seed):
+    cont = np.random.default_rng(seed).integers(0, 2, (steps, count)).astype(np.int32)
+    inputs = {"x": numbers(seed, steps, count, 2, 2), "cont": cont}
+    if static:
+        inputs["x_static"] = numbers(seed + 1, count, 3)
+    if exposed:
+        inputs |= {"h0": numbers(seed + 2, 1, count, 3), "c0": numbers(seed + 3, 1, count, 3)}
+    backend = get_backend("numpy", threads)
+    backend.k.step_elements = 1  # so that the threads share out even this
+    fields = {"type": "LSTM", "num_output": 3, "expose_hidden": exposed, "outputs": ["y", "h", "c"]}
+    net = net_of(fields, backend=backend, **inputs)
+    weight_x, bias, weight_h = (net.param(f"layer.{name}").value for name in ("weight_x", "bias", "weight_h"))
+    for n in range(count):
+        fixed = net.param("layer.weight_static").value @ inputs["x_static"][n] if static else 0.0
+        h, c = (inputs[name][0, n] if exposed else np.zeros(3) for name in ("h0", "c0"))
+        starts = [0, *(t for t in range(1, steps) if not cont[t, n]), steps]
+        for start, stop in itertools.pairwise(starts):
+            if not cont[start, n]:
+                h, c = np.zeros(3), np.zeros(3)
+            found, c = lstm_alone(inputs["x"][start:stop, n], h, c, weight_x, bias, weight_h, fixed)
+            h = found[-1]
+            np.testing.assert_allclose(net["y"][start:stop, n], found, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(net["h"][0, n], h, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(net["c"][0, n], c, rtol=1e-11, atol=1e-13)
+
+
+def test_the_states_of_an_lstm_handed_on_make_one_of_two_batches():
+    x, cont, zero = numbers(0, 6, 2, 4), np.ones((6, 2)), np.zeros((1, 2, 3))
+    cont[4, 1] = 0
+    fields = {"type": "LSTM", "num_output": 3, "expose_hidden": True, "outputs": ["y", "h", "c"], "loss_weight": 1.0}
+    states = {"h0": zero, "c0": zero}
+    whole = net_of(fields, x=x, cont=cont, **states)
+    first = net_of(fields, x=x[:3], cont=cont[:3], **states)
+    second = net_of(fields, x=x[3:], cont=cont[3:], h0=first["h"], c0=first["c"])
+    np.testing.assert_allclose(np.concatenate([first["y"], second["y"]]), whole["y"], rtol=1e-12)
+    dy, ends = numbers(1, 6, 2, 3), {"h": 0.0, "c": 0.0}
+    for net in (whole, first, second):
+        net.params.grads.fill(0)
+    whole.run_backward({"y": dy} | ends)
+    second.run_backward({"y": dy[3:]} | ends)
+    first.run_backward({"y": dy[:3], "h": second.gradients["h0"], "c": second.gradients["c0"]})
+    for key, parameter in whole.params.items():
+        np.testing.assert_allclose(first.params[key].grad + second.params[key].grad, parameter.grad, rtol=1e-11)
+    parts = [first.gradients["x"], second.gradients["x"]]
+    np.testing.assert_allclose(np.concatenate(parts), whole.gradients["x"], rtol=1e-11)
 
 
 def test_uniform_numbers_are_the_published_hash():

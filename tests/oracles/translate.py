@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 import cfgnet.layers  # noqa: F401  # fills the registry
 from cfgnet.layer import Kind, Layer
+from cfgnet.layers.recurrent import LSTM
 from cfgnet.policy import Policy
 from cfgnet.solver import Solver
 
 SOURCES = {"Input", "HDF5Data", "Data", "MemoryData", "DummyData", "ImageData"}
 """Layers that only bring tensors in; here the test feeds these."""
 WIRING = {"name", "type", "bottom", "top", "param", "include", "exclude"}
-IMPLEMENTATION = {"engine", "force_nd_im2col", "stable_prod_grad"}
+IMPLEMENTATION = {"engine", "force_nd_im2col", "stable_prod_grad", "debug_info"}
 """Fields that choose how Caffe computes, not what."""
 RENAMED = {"concat_dim": "axis", "slice_dim": "axis"}
 INEXACT = {"ContrastiveLoss": {"eps": 1e-4}}
@@ -25,6 +28,34 @@ PER_BOTTOM = {"Convolution", "Deconvolution"}
 
 class UnsupportedError(Exception):
     """A part of Caffe that cfgnet does not have yet; the case is skipped."""
+
+
+class CarryingLSTM(LSTM, abstract=True):
+    """Starts with the state that the last forward pass ended with, as Caffe's does; cfgnet's is handed its state."""
+
+    def forward(
+        self,
+        k,
+        x,
+        weight_x,
+        bias,
+        weight_h,
+        y,
+        gates,
+        cells,
+        before,
+        h,
+        c,
+        cont=None,
+        x_static=None,
+        weight_static=None,
+        static=None,
+    ):
+        kept = [np.zeros_like(h), np.zeros_like(c)]
+        fixed = (x, weight_x, bias, weight_h, y, gates, cells, before, cont, x_static, weight_static, static)
+        super().forward(k, *fixed, *kept, h, c)
+        for state, old in zip((h, c), kept, strict=True):
+            k.copy(state, old)
 
 
 @dataclass
@@ -73,6 +104,17 @@ def single(message):
     if kind == "Split":
         # cfgnet lets any number of layers read a tensor; a Concat of one input reads, and changes nothing.
         return [message | {"name": [f"{name}.{top}"], "type": ["Concat"], "top": [top]} for top in tops]
+    if kind == "LSTM" and len(tops) > 1:
+        # No gradient of Caffe goes back through the states that come out; here none goes back through a copy.
+        y, *states = tops
+        inner = [f"{state}/{name}" for state in states]
+        return [
+            message | {"top": [y, *inner]},
+            *(
+                {"name": [f"{name}.{state}"], "type": ["Concat"], "bottom": [own], "top": [state]}
+                for own, state in zip(inner, states, strict=True)
+            ),
+        ]
     if kind in PER_BOTTOM and len(bottoms) > 1:
         specs = message.get("param", [])
         count = 1 + message["convolution_param"][0].get("bias_term", [True])[0]
@@ -91,6 +133,9 @@ def add(net, message):
     cls = Layer.find(kind)
     if cls is None:
         raise UnsupportedError(f"cfgnet has no layer type {kind}")
+    given = fields(message)
+    if cls is LSTM and not given.get("expose_hidden"):
+        cls = CarryingLSTM
     for blob in message.get("bottom", []):
         if blob not in net.tensors:
             net.tensors[blob] = blob
@@ -101,12 +146,12 @@ def add(net, message):
     for port, tensor in cls.wiring.bind("inputs", tuple(inputs)).items():
         if tensor in net.inputs and any(p.name == port and p.kind == "int" for p in cls.wiring.inputs):
             net.inputs[tensor] = "int"
-    settings = {"type": kind, "name": name, "inputs": inputs, **INEXACT.get(kind, {}), **fields(message)}
+    settings = {"name": name, "inputs": inputs, **INEXACT.get(kind, {}), **given}
     if outputs:
         settings["outputs"] = outputs
     if specs := message.get("param"):
         settings["param"] = params(cls, specs, len(inputs))
-    net.layers.append(Layer.model_validate(settings))
+    net.layers.append(cls.model_validate(settings))
 
 
 def fields(message):
@@ -138,6 +183,8 @@ def params(cls, specs, inputs):
     names = STATISTICS.get(cls.type_name) or cls.param_names()
     if cls.type_name == "Scale" and inputs == 2:
         names = ("bias",)
+    if cls.type_name == "LSTM" and inputs % 2 == 0:
+        names = tuple(name for name in names if name != "weight_static")
     return {name: setting(spec) for name, spec in zip(names, specs, strict=False)}
 
 

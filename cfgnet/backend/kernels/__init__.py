@@ -13,12 +13,14 @@ from __future__ import annotations
 from cfgnet.backend.kernels.base import Call, Immediate, Recorder, in_turn
 from cfgnet.backend.kernels.convolution import Convolution
 from cfgnet.backend.kernels.elementwise import Elementwise
+from cfgnet.backend.kernels.losses import Losses
 from cfgnet.backend.kernels.matrix import Matrix
 from cfgnet.backend.kernels.pooling import Pooling
+from cfgnet.backend.kernels.recurrent import Recurrent
 from cfgnet.backend.kernels.various import Various
 
 __all__ = ["Call", "Immediate", "Kernels", "Recorder", "in_turn"]
 
 
-class Kernels(Convolution, Pooling, Matrix, Elementwise, Various):
+class Kernels(Convolution, Pooling, Recurrent, Matrix, Losses, Various, Elementwise):
     """All kernels over an array module `xp`, for any dtype and any number of axes; a faster tier overrides some."""

@@ -17,8 +17,8 @@ Call = Callable[[], Any]
 class Base:
     """The array module, the threads, and temporary arrays that all calls share, because they run one after another."""
 
-    def __init__(self, xp: Any, threads: int | None = 1, conv_algo: str = "auto"):
-        self.xp, self.conv_algo = xp, conv_algo
+    def __init__(self, xp: Any, threads: int | None = 1):
+        self.xp = xp
         self.threads = Threads(threads)
         self._temporaries: dict[tuple[int, int, Any], Array] = {}
 

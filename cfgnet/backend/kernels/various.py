@@ -2,60 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from cfgnet.backend.kernels.base import Array, Base, Call
+from cfgnet.backend.kernels.base import Array, Call, in_turn
+from cfgnet.backend.kernels.elementwise import Elementwise
+
+WORD = 1 << 64
+GOLDEN, MIX = 0x9E3779B97F4A7C15, ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+"""The constants of splitmix64."""
 
 
-class Various(Base):
+class Various(Elementwise):
     """Kernels that stand for themselves."""
 
     def softmax(self, x: Array, y: Array, axis: int) -> Call:
-        """y = exp(x) / sum(exp(x)) along `axis`, with the maximum subtracted first."""
+        """y = exp(x) / sum(exp(x)) along `axis`, with the maximum subtracted first; y may be x."""
         xp = self.xp
 
-        def run() -> None:
-            xp.subtract(x, x.max(axis=axis, keepdims=True), out=y)
-            xp.exp(y, out=y)
-            xp.divide(y, y.sum(axis=axis, keepdims=True), out=y)
+        def steps(thread: int, x: Array, y: Array) -> list[Call]:
+            one = self._one(thread, 0, x, axis)
+            return [
+                partial(xp.max, x, axis=axis, keepdims=True, out=one),
+                partial(xp.subtract, x, one, y),
+                partial(xp.exp, y, y),
+                partial(xp.sum, y, axis=axis, keepdims=True, out=one),
+                partial(xp.divide, y, one, y),
+            ]
 
-        return run
+        return self._in_pieces(steps, (axis,), x, y)
 
     def softmax_dx(self, y: Array, dy: Array, dx: Array, axis: int) -> Call:
-        """dx = y * (dy - sum(dy * y)) along `axis`."""
+        """dx = y * (dy - sum(dy * y)) along `axis`; dx may be dy."""
         xp = self.xp
 
-        def run() -> None:
-            xp.subtract(dy, (dy * y).sum(axis=axis, keepdims=True), out=dx)
-            xp.multiply(dx, y, out=dx)
+        def steps(thread: int, y: Array, dy: Array, dx: Array) -> list[Call]:
+            product, one = self._aside(thread, 0, y), self._one(thread, 1, y, axis)
+            return [
+                partial(xp.multiply, dy, y, product),
+                partial(xp.sum, product, axis=axis, keepdims=True, out=one),
+                partial(xp.subtract, dy, one, dx),
+                partial(xp.multiply, dx, y, dx),
+            ]
 
-        return run
+        return self._in_pieces(steps, (axis,), y, dy, dx)
 
     def copy(self, x: Array, y: Array) -> Call:
-        """y = the elements of x in their row-major order."""
-        xp = self.xp
-        if x.size == y.size and x.shape != y.shape:
-            x, y = (x.reshape(y.shape), y) if x.flags.c_contiguous else (x, y.reshape(x.shape))
-        return lambda: xp.copyto(y, x)
+        """y = the elements of x in their row-major order; `nothing` where they lie there already."""
+        pair = _of_one_shape(x, y)
+        if pair and _same_place(*pair):
+            return nothing
+        if pair and not self.xp.may_share_memory(x, y):
+            return self.map("x", pair[1], x=pair[0])
+        aside = self.temporary(-1, 0, x.shape, x.dtype)
+        return in_turn([self.map("x", aside, x=x), self.map("x", y, x=aside.reshape(y.shape))])
 
     def box_sum(self, x: Array, y: Array, size: int, axes: tuple[int, ...]) -> Call:
-        """y = sum of x over a box of `size` (odd) elements around each element along each of `axes`, zeros outside."""
+        """y = sum of x over a box of `size` (odd) elements around each element along each of `axes`, zeros outside.
+
+        y lies apart from x.
+        """
+        xp = self.xp
 
         def along(axis: int, part: slice) -> tuple[slice, ...]:
             return tuple(part if i == axis else slice(None) for i in range(y.ndim))
 
-        def run() -> None:
-            source = x
-            for axis in axes:
-                source = source.copy() if source is y else source
-                y[...] = source
+        def steps(thread: int, x: Array, y: Array) -> list[Call]:
+            calls, source = list[Call](), x
+            for number, axis in enumerate(axes):
+                target = y if number == len(axes) - 1 else self._aside(thread, number % 2, y)
+                calls.append(partial(xp.copyto, target, source))
                 for shift in range(1, min(size // 2, y.shape[axis] - 1) + 1):
                     ahead, behind = along(axis, slice(shift, None)), along(axis, slice(-shift))
-                    y[behind] += source[ahead]
-                    y[ahead] += source[behind]
-                source = y
+                    calls.append(partial(xp.add, target[behind], source[ahead], target[behind]))
+                    calls.append(partial(xp.add, target[ahead], source[behind], target[ahead]))
+                source = target
+            return calls
 
-        return run
+        return self._in_pieces(steps, axes, x, y)
 
     def uniform(self, rng: Any, y: Array) -> Call:
         """Fills y with numbers uniform in [0, 1), element i from splitmix64(key + i * golden) (Steele et al. 2014).
@@ -63,16 +88,110 @@ class Various(Base):
         `rng.key()` is asked each time that the call runs.
         """
         xp, u64 = self.xp, self.xp.uint64
+        pieces = list(_in_row_major_order(y.reshape(-1) if y.flags.c_contiguous else y, self.block_elements))
+        steps_from_key = xp.arange(1, max((piece.size for _, piece in pieces), default=0) + 1, dtype=u64) * u64(GOLDEN)
+        key = [0]
 
-        def run() -> None:
-            z = xp.arange(1, y.size + 1, dtype=u64)
-            z *= u64(0x9E3779B97F4A7C15)
-            z += u64(rng.key())
-            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-                z ^= z >> u64(shift)
-                z *= u64(factor)
-            z ^= z >> u64(31)
+        def fill(thread: int, first: int, out: Array) -> None:
+            z, shifted = (self.temporary(thread, place, (out.size,), u64) for place in (0, 1))
+            xp.add(steps_from_key[: out.size], u64((key[0] + first * GOLDEN) % WORD), out=z)
+            for shift, factor in MIX:
+                xp.bitwise_xor(z, xp.right_shift(z, u64(shift), out=shifted), out=z)
+                xp.multiply(z, u64(factor), out=z)
+            xp.bitwise_xor(z, xp.right_shift(z, u64(31), out=shifted), out=z)
             # 24 bits fit a float32 exactly, so that float32 and float64 nets draw the same numbers.
-            y[...] = (z >> u64(40)).astype(y.dtype).reshape(y.shape) * y.dtype.type(2.0**-24)
+            xp.right_shift(z, u64(40), out=z)
+            xp.multiply(z.reshape(out.shape), 2.0**-24, out=out)
 
-        return run
+        def share(thread: int, own: slice) -> Call:
+            return in_turn([partial(fill, thread, *piece) for piece in pieces[own]])
+
+        def ask() -> None:
+            key[0] = rng.key()
+
+        return in_turn([ask, self.together([share(*each) for each in enumerate(self.shares(len(pieces)))])])
+
+    def _in_pieces(self, steps: Callable[..., list[Call]], axes: Sequence[int], *arrays: Array) -> Call:
+        """Runs `steps` over pieces of all arrays, which are whole along `axes` and shared out among the threads."""
+        shape = arrays[0].shape
+        taken = {axis % len(shape) for axis in axes}
+        cut = next((axis for axis, n in enumerate(shape) if axis not in taken and n > 1), None)
+        if cut is None:
+            return in_turn(steps(0, *arrays))
+        step = max(1, 4 * self.block_elements * shape[cut] // max(1, arrays[0].size))
+
+        def share(thread: int, own: slice) -> Call:
+            calls = list[Call]()
+            for at in range(own.start, own.stop, step):
+                piece = (*(slice(None),) * cut, slice(at, min(at + step, own.stop)))
+                calls += steps(thread, *(a[piece] for a in arrays))
+            return in_turn(calls)
+
+        return self.together([share(*each) for each in enumerate(self.shares(shape[cut], -(-step // 2)))])
+
+    def _one(self, thread: int, place: int, array: Array, axis: int) -> Array:
+        """A temporary array like `array`, with one element along `axis`."""
+        shape = list(array.shape)
+        shape[axis] = 1
+        return self.temporary(thread, place, tuple(shape), array.dtype)
+
+    def _aside(self, thread: int, place: int, array: Array) -> Array:
+        """A temporary array like `array`, in its order in memory."""
+        order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+        made = self.temporary(thread, place, tuple(array.shape[axis] for axis in order), array.dtype)
+        return made.transpose(sorted(range(array.ndim), key=order.__getitem__))
+
+
+def nothing() -> None:
+    """The call of a kernel that has nothing to do."""
+
+
+def _of_one_shape(x: Array, y: Array) -> tuple[Array, Array] | None:
+    """Views of x and y of one shape, with the elements in row-major order; None where there are none."""
+    if x.flags.c_contiguous:
+        return x.reshape(y.shape), y
+    return (x, y.reshape(x.shape)) if y.flags.c_contiguous else _cut_alike(x, y)
+
+
+def _cut_alike(x: Array, y: Array) -> tuple[Array, Array] | None:
+    """Views of x and y of one shape, made by cutting axes, which never takes a copy; None where that is not enough.
+
+    (6, 5) and (2, 15) become (2, 3, 5); for (2, 3) and (3, 2) there is none.
+    """
+    shape, ours, theirs = list[int](), [*x.shape[::-1]], [*y.shape[::-1]]
+    while ours and theirs:
+        one, other = ours.pop(), theirs.pop()
+        part = min(one, other)
+        if part < 1 or one % part or other % part:
+            return None
+        shape.append(part)
+        if one > part:
+            ours.append(one // part)
+        if other > part:
+            theirs.append(other // part)
+    shape += [*ours, *theirs]
+    return x.reshape(shape), y.reshape(shape)
+
+
+def _same_place(x: Array, y: Array) -> bool:
+    """Whether two arrays of one shape are the same elements of the same memory."""
+
+    def place(array: Array) -> tuple[int, list[int]]:
+        interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+        return interface["data"][0], [s for n, s in zip(array.shape, array.strides, strict=True) if n > 1]
+
+    return place(x) == place(y)
+
+
+def _in_row_major_order(array: Array, most: int, first: int = 0) -> Iterator[tuple[int, Array]]:
+    """Pieces of at most `most` elements that follow one another, each with the index of its first element."""
+    if array.size <= most:
+        yield first, array
+        return
+    per = array.size // array.shape[0]
+    step = most // per
+    for at in range(0, array.shape[0], max(1, step)):
+        if step:
+            yield first + at * per, array[at : at + step]
+        else:
+            yield from _in_row_major_order(array[at], most, first + at * per)

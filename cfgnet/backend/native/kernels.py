@@ -24,8 +24,8 @@ MOST_TAPS = 128
 class NativeKernels(Kernels):
     """The kernels of the native tier, run by the threads of a pool."""
 
-    def __init__(self, pool: _native.Pool, threads: int, conv_algo: str = "auto"):
-        super().__init__(np, threads, conv_algo)
+    def __init__(self, pool: _native.Pool, threads: int):
+        super().__init__(np, threads)
         self.pool = pool
 
     def joined(self, calls: Sequence[Call]) -> list[Call]:

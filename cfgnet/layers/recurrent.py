@@ -1,0 +1,209 @@
+"""Recurrent layers, which go through sequences step by step."""
+
+from __future__ import annotations
+
+from pydantic import PositiveInt
+
+from cfgnet.errors import ShapeError
+from cfgnet.init import Constant, Filler, Xavier
+from cfgnet.layer import Case, Layer, Param, Ports, size, text
+
+
+class StatePorts(Ports):
+    """Ports of which the optional third, x_static, may be left out before the two states h0 and c0."""
+
+    def bind(self, side, names):
+        if side == "inputs" and len(names) == 4:
+            x, cont, h0, c0 = names
+            return {"x": x, "cont": cont, "h0": h0, "c0": c0}
+        return super().bind(side, names)
+
+
+class Recurrent(Layer, abstract=True):
+    """A layer whose inputs are those of Caffe's recurrent layers."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, family="", abstract=False, **kwargs):
+        super().__pydantic_init_subclass__(family=family, abstract=abstract, **kwargs)
+        cls.wiring = StatePorts(cls.wiring.inputs, cls.wiring.outputs)
+
+
+class LSTM(Recurrent):
+    """Long short-term memory: h = o * tanh(c), c = f * cont * c' + i * g, where h' and c' are of the step before.
+
+    The gates i, f, o = sigmoid(z) and g = tanh(z) are the four parts, in this order, of z = x @ weight_x.T + bias +
+    x_static @ weight_static.T + (cont * h') @ weight_h.T. The sequences lie side by side, as in Caffe: x is steps x
+    sequences x ..., so that a row of the data is one step of all sequences, and y is steps x sequences x num_output.
+    cont (steps x sequences) is 0 where a sequence starts and 1 where it goes on, as it does by default; it has no
+    gradient. x_static (sequences x ...) is the same in each step. Hochreiter and Schmidhuber 1997.
+
+    The outputs h and c are the state behind the last step; they may be left out. Caffe starts a batch with the state
+    that the batch before it ended with, where cont is not 0. Here each batch starts from zero, or with expose_hidden
+    from h0 and c0, because a forward pass is a function of its inputs: feed h and c back as h0 and c0 to go on. Unlike
+    Caffe's, these states have a gradient, and the weights start as `xavier` rather than zero.
+    """
+
+    num_output: PositiveInt
+    """Number of elements of h, and of c."""
+    weight_filler: Filler = Xavier()
+    """How the weights start."""
+    bias_filler: Filler = Constant()
+    """How the bias starts."""
+    expose_hidden: bool = False
+    """Whether the state before the first step, h0 and c0 (1 x sequences x num_output), goes in as the last inputs."""
+
+    ports = "x, cont?, x_static?, h0?, c0? -> y, h?, c?, gates?, cells?, before?"
+    cases = [
+        # Without weights the gates are those of the bias: i = f = o = 1/2 and g = tanh(0.549...) = 1/2.
+        Case(
+            num_output=1,
+            x=[[[9.0]], [[9.0]]],
+            weight_x=[[0.0]] * 4,
+            weight_h=[[0.0]] * 4,
+            bias=[0.0, 0.0, 0.0, 0.5493061443340549],
+            expect={"y": [[[0.12245933120185457]], [[0.17917869917539297]]], "cells": [[[0.0]], [[0.25]], [[0.375]]]},
+        ),
+        # h only goes back into g: 1/2 tanh(c), c = 1/4 at first, then f c' + i g = 1/2 c' + 1/2 tanh(bias + 2 h').
+        Case(
+            num_output=1,
+            x=[[[0.0], [0.0]], [[0.0], [0.0]]],
+            cont=[[1.0, 1.0], [1.0, 0.0]],
+            outputs=["y", "h", "c"],
+            weight_x=[[1.0]] * 4,
+            weight_h=[[0.0], [0.0], [0.0], [2.0]],
+            bias=[0.0, 0.0, 0.0, 0.5493061443340549],
+            expect={
+                "h": [[[0.21316296518933003], [0.12245933120185457]]],
+                "c": [[[0.45539786272396726], [0.25]]],
+            },
+        ),
+        Case(num_output=2, x=(3, 2, 4)),
+        Case(num_output=3, x=(4, 2, 2, 3), cont=[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+        Case(num_output=2, x=(3, 2, 2), cont=[[1.0, 0.5], [0.5, 1.0], [1.0, 1.0]], x_static=(2, 2, 2)),
+        Case(
+            num_output=2,
+            x=(2, 3, 2),
+            cont=[[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]],
+            h0=(1, 3, 2),
+            c0=(1, 3, 2),
+            expose_hidden=True,
+            outputs=["y", "h", "c"],
+        ),
+        Case(
+            num_output=2,
+            x=(1, 2, 2),
+            cont=[[1.0, 1.0]],
+            x_static=(2, 3),
+            h0=(1, 2, 2),
+            c0=(1, 2, 2),
+            expose_hidden=True,
+        ),
+    ]
+
+    def shapes(self, x, cont=None, x_static=None, h0=None, c0=None):
+        if len(x) < 3:
+            raise ShapeError(f"expected steps x sequences x ..., got {text(x)}")
+        if self.expose_hidden and h0 is None:
+            raise ShapeError("expose_hidden: expected the inputs x, cont, h0, c0, or x, cont, x_static, h0, c0")
+        if h0 is not None and not self.expose_hidden:
+            raise ShapeError("h0 and c0 are inputs with expose_hidden: true only")
+        state = (1, x[1], self.num_output)
+        for name, shape, wanted in (("cont", cont, x[:2]), ("h0", h0, state), ("c0", c0, state)):
+            if shape is not None and shape != wanted:
+                raise ShapeError(f"expected {name} of {text(wanted)}, got {text(shape)}")
+        if x_static is not None and (len(x_static) < 2 or x_static[0] != x[1]):
+            raise ShapeError(f"expected x_static of {x[1]} sequences x ..., got {text(x_static)}")
+        y = (*x[:2], self.num_output)
+        gates, cells = (*x[:2], 4 * self.num_output), (x[0] + 1, x[1], self.num_output)
+        return {"y": y, "h": state, "c": state, "gates": gates, "cells": cells, "before": y}
+
+    def params(self, x, x_static=None):
+        rows = 4 * self.num_output
+        yield Param("weight_x", (rows, size(x[2:])), self.weight_filler)
+        yield Param("bias", (rows,), self.bias_filler)
+        if x_static is not None:
+            yield Param("weight_static", (rows, size(x_static[1:])), self.weight_filler)
+        yield Param("weight_h", (rows, self.num_output), self.weight_filler)
+
+    def scratch(self, gates, x_static=None):
+        return {"work": gates} if x_static is None else {"work": gates, "static": gates[1:]}
+
+    def flops(self, y, weight_x, weight_h, x_static=None, weight_static=None):
+        once = 0 if x_static is None else 2 * x_static[0] * size(weight_static)
+        return 2 * size(y[:2]) * (size(weight_x) + size(weight_h)) + once
+
+    def forward(
+        self,
+        k,
+        x,
+        weight_x,
+        bias,
+        weight_h,
+        y,
+        gates,
+        cells,
+        before,
+        cont=None,
+        x_static=None,
+        weight_static=None,
+        static=None,
+        h0=None,
+        c0=None,
+        h=None,
+        c=None,
+    ):
+        k.product(_rows(x, 2), weight_x.T, _rows(gates, 2), bias)
+        if x_static is not None:
+            k.product(_rows(x_static, 1), weight_static.T, static)
+            k.map("gates + static", gates, gates=gates, static=static[None])
+        k.lstm(gates, weight_h, y, cells, before, cont, h0, c0)
+        for last, steps in ((h, y), (c, cells)):
+            if last is not None:
+                k.copy(steps[-1:], last)
+
+    def backward(
+        self,
+        k,
+        x,
+        weight_x,
+        weight_h,
+        gates,
+        cells,
+        before,
+        dy,
+        work,
+        cont=None,
+        x_static=None,
+        weight_static=None,
+        static=None,
+        dx=None,
+        dweight_x=None,
+        dbias=None,
+        dx_static=None,
+        dweight_static=None,
+        dweight_h=None,
+        dh=None,
+        dc=None,
+        dh0=None,
+        dc0=None,
+    ):
+        k.lstm_dz(dy, gates, cells, weight_h, work, cont, dh, dc, dh0, dc0)
+        dz = _rows(work, 2)
+        for inputs, gradient in ((x, dweight_x), (before, dweight_h)):
+            if gradient is not None:
+                k.product(dz.T, _rows(inputs, 2), gradient, add=True)
+        if dbias is not None:
+            k.sum("dz", dbias, (0,), add=True, dz=dz)
+        if dx is not None:
+            k.product(dz, weight_x, _rows(dx, 2))
+        if x_static is not None:
+            k.sum("dz", static, (0,), dz=work)
+        if dweight_static is not None:
+            k.product(static.T, _rows(x_static, 1), dweight_static, add=True)
+        if dx_static is not None:
+            k.product(static, weight_static, _rows(dx_static, 1))
+
+
+def _rows(array, axes):
+    """A matrix whose rows are what lies behind the first `axes`."""
+    return array.reshape(size(array.shape[:axes]), -1)
