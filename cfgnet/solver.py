@@ -38,16 +38,21 @@ class Solver(Part, family="solver"):
     @classmethod
     def state_names(cls) -> tuple[str, ...]:
         """The state vectors that `update` asks for, each as long as the parameters and zero at the start."""
-        given = {"self", "xp", "w", "g", "rate", "iteration"}
+        given = {"self", "k", "w", "g", "rate"}
         return tuple(name for name in inspect.signature(cls.update).parameters if name not in given)
 
-    def regularize(self, xp: Any, w: Any, g: Any, decay: float) -> None:
+    def regularize(self, k: Any, w: Any, g: Any, decay: float) -> None:
         """Adds decay * r(w) to the gradient `g`, with r(w) = w or sign(w)."""
         if decay:
-            g += decay * (w if self.regularization_type == "L2" else xp.sign(w))
+            k.map(
+                "g + decay * w" if self.regularization_type == "L2" else "g + decay * sign(w)", g, g=g, w=w, decay=decay
+            )
 
-    def update(self, xp: Any, w: Any, g: Any, rate: float) -> None:
-        """Changes `w` along its gradient `g`; `g` may be used as scratch."""
+    def update(self, k: Any, w: Any, g: Any, rate: Any) -> None:
+        """Changes `w` along its gradient `g`, by kernels alone, whose calls are kept; `g` may be used as scratch.
+
+        `rate` is an array that holds the learning rate of the iteration.
+        """
         raise NotImplementedError  # every member overrides it
 
 
@@ -57,8 +62,6 @@ class SGD(Solver):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     """How much of the last update is kept."""
 
-    def update(self, xp: Any, w: Any, g: Any, rate: float, history: Any) -> None:  # type: ignore[override]  # state is asked for by name
-        history *= self.momentum
-        g *= rate
-        history += g
-        w -= history
+    def update(self, k: Any, w: Any, g: Any, rate: Any, history: Any) -> None:  # type: ignore[override]  # state is asked for by name
+        k.map("momentum * h + rate * g", history, h=history, g=g, rate=rate, momentum=self.momentum)
+        k.map("w - h", w, w=w, h=history)

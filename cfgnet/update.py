@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from cfgnet.backend.kernels import Recorder
 from cfgnet.errors import SnapshotError
 from cfgnet.params import Parameters
 from cfgnet.solver import Solver
@@ -16,7 +17,17 @@ class Updater:
 
     def __init__(self, solver: Solver, params: Parameters, max_iter: int):
         self.solver, self.params, self.max_iter = solver, params, max_iter
-        self.state = {name: params.backend.xp.zeros_like(params.grads) for name in solver.state_names()}
+        xp, recorder = params.backend.xp, Recorder(params.backend.k)
+        self.state = {name: xp.zeros_like(params.grads) for name in solver.state_names()}
+        self._rates = xp.zeros(len(params.groups), params.dtype)
+        """The learning rate of each group."""
+        for number, group in enumerate(params.groups):
+            part = slice(group.start, group.stop)
+            w, g = params.vector[part], params.grads[part]
+            solver.regularize(recorder, w, g, solver.weight_decay * group.decay_mult)
+            state = {name: vector[part] for name, vector in self.state.items()}
+            solver.update(k=recorder, w=w, g=g, rate=self._rates[number : number + 1], **state)
+        self._calls = params.backend.k.joined(recorder.calls)
 
     def rate(self, iteration: int) -> float:
         """The learning rate at `iteration`, counted from 0."""
@@ -32,12 +43,10 @@ class Updater:
                 params.grads *= solver.clip_gradients / norm
         if solver.iter_size > 1:
             params.grads *= 1 / solver.iter_size
-        for group in params.groups:
-            part = slice(group.start, group.stop)
-            w, g = params.vector[part], params.grads[part]
-            solver.regularize(xp, w, g, solver.weight_decay * group.decay_mult)
-            state = {name: vector[part] for name, vector in self.state.items()}
-            solver.update(xp=xp, w=w, g=g, rate=rate * group.lr_mult, **state)
+        for number, group in enumerate(params.groups):
+            self._rates[number] = rate * group.lr_mult
+        for call in self._calls:
+            call()
         return rate
 
     def to_host(self) -> dict[str, Any]:
