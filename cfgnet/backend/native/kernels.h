@@ -11,6 +11,7 @@
 #include "convolution.h"
 #include "matrix.h"
 #include "pooling.h"
+#include "winograd.h"
 
 static const Kernel KERNELS[] = {
     ENTRY(map),
@@ -18,6 +19,10 @@ static const Kernel KERNELS[] = {
     ENTRY(turn),
     ENTRY(conv_dweight),
     ENTRY(gather),
+    ENTRY(winograd),
+    ENTRY(winograd_weight),
+    ENTRY(winograd_dweight),
+    ENTRY(winograd_gather),
     ENTRY(product),
     ENTRY_AS(pool_max, pool),
     ENTRY_AS(pool_max_dx, pool),

@@ -1,0 +1,55 @@
+"""What the kernels in C share: the pool that runs them, programs of calls, and which arrays they take."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels.base import Array, Call, ConvAlgo, in_turn
+from cfgnet.backend.kernels.convolution import channels_last
+from cfgnet.backend.native import _native
+from cfgnet.backend.window import Window
+
+
+class NativeBase(Kernels):
+    """The numpy kernels, beside a pool of threads for those in C."""
+
+    def __init__(self, pool: _native.Pool, conv_algo: ConvAlgo = "auto"):
+        super().__init__(np, pool.threads, conv_algo)
+        self.pool = pool
+
+    def joined(self, calls: Sequence[Call]) -> list[Call]:
+        """Calls in C that follow one another become one program, which runs without coming back to Python."""
+        joined: list[Call] = []
+        for native, run in itertools.groupby(calls, lambda call: isinstance(call, _native.Call)):
+            group = list(run)
+            joined += [self.pool.program(group)] if native else group  # type: ignore[arg-type]  # these are native
+        return joined
+
+    def _in_turn(self, *calls: Call) -> Call:
+        return in_turn(self.joined(calls))
+
+    def _gather(self, totals: Array, out: Array, add: bool = True) -> Call:
+        """out (+)= the sum of the rows of totals."""
+        return self.pool.call("gather", totals=totals, out=out, count=len(totals), size=out.size, add=int(add))
+
+
+def plain(array: Array) -> bool:
+    """Whether an array is float32 and lies in one piece."""
+    return bool(array.dtype == np.float32 and array.flags.c_contiguous)
+
+
+def in_pixels(*arrays: Array) -> bool:
+    """Whether all arrays are (N, C, H, W) in float32, and lie in memory with the channels last."""
+    return all(a.ndim == 4 and plain(channels_last(a)) for a in arrays)
+
+
+def window_fields(window: Window) -> dict[str, int]:
+    """The geometry of a window in two dimensions, by the names of the fields in C."""
+    fields = ("kernel", "stride", "pad", "dilation")
+    return {
+        f"{field}_{axis}": size for field in fields for axis, size in zip("hw", getattr(window, field), strict=True)
+    }
