@@ -10,7 +10,7 @@ from cfgnet.backend import Backend, LayerRng, get_backend
 from cfgnet.backend.kernels import Immediate, Record, Recorder
 from cfgnet.backend.kernels.fold import folded
 from cfgnet.errors import DataError
-from cfgnet.layer import HELPERS, Layer, answer, asks, size, text
+from cfgnet.layer import HELPERS, Layer, Shape, answer, asks, size, text
 from cfgnet.params import Parameter, Parameters
 from cfgnet.plan import Backward, Flow, Place, Plan, Shaped
 from cfgnet.plan.memory import gradient
@@ -76,10 +76,10 @@ class Net:
         dtype = self.plan.dtype if kind.kind == "float" else INT
         return self._laid(self._arena[place.offset : place.offset + place.bytes].view(dtype), name)
 
-    def _laid(self, flat: Any, name: str) -> Any:
-        """A piece of memory as an array of the shape of a tensor, and in its order."""
-        shape = self.plan.tensors[name].shape or ()
-        if name not in self.plan.channels_last:
+    def _laid(self, flat: Any, name: str, shape: Shape | None = None) -> Any:
+        """A piece of memory as an array in the order of a tensor, and of its shape if none is given."""
+        shape = self.plan.tensors[name].shape or () if shape is None else shape
+        if name not in self.plan.channels_last or len(shape) < 3:
             return flat.reshape(shape)
         n, channels, *spatial = shape
         return self.backend.xp.moveaxis(flat.reshape(n, *spatial, channels), -1, 1)
@@ -116,8 +116,9 @@ class Net:
         for name, key in shaped.params.items():
             offer[name] = self.params[key].value
         at = 0
+        like = next((name for name in shaped.tensors if name in self.plan.channels_last), shaped.tensors[0])
         for name, shape in shaped.scratch.items():
-            offer[name] = self.workspace[at : at + size(shape)].reshape(shape)
+            offer[name] = self._laid(self.workspace[at : at + size(shape)], like, shape)
             at += size(shape)
         return offer
 
