@@ -53,14 +53,9 @@ class Net:
         )
         self.workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
-        offers = [self._offer(shaped) for shaped in plan.nodes]
-        forward = [
-            call
-            for shaped, offer in zip(plan.nodes, offers, strict=True)
-            for call in self._bound(shaped.node.layer, "forward", offer)
-        ]
-        backward = [call for step in plan.backward for call in self._backward_calls(step, offers[step.node])]
-        self._forward, self._backward = backend.k.joined(forward), backend.k.joined(backward)
+        forward, backward = self.layer_calls()
+        self._forward = backend.k.joined([call for calls in forward for call in calls])
+        self._backward = backend.k.joined([call for calls in backward for call in calls])
 
     # Arrays.
 
@@ -85,6 +80,15 @@ class Net:
         return [flow for step in self.plan.backward for flow in step.all_flows if flow.add]
 
     # Binding: every name that a layer may ask for, and the calls that run it.
+
+    def layer_calls(self) -> tuple[list[list[Call]], list[list[Call]]]:
+        """The calls of every layer on its own, bound anew: those of `plan.nodes`, and those of `plan.backward`."""
+        offers = [self._offer(shaped) for shaped in self.plan.nodes]
+        forward = [
+            self._bound(shaped.node.layer, "forward", offer)
+            for shaped, offer in zip(self.plan.nodes, offers, strict=True)
+        ]
+        return forward, [self._backward_calls(step, offers[step.node]) for step in self.plan.backward]
 
     def _offer(self, shaped: Shaped) -> dict[str, Any]:
         """Everything that the methods of one layer may ask for, except gradients of its inputs."""
