@@ -54,18 +54,10 @@ class Net:
         )
         self.workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
-        offers = [self._offer(shaped) for shaped in plan.nodes]
-        self.forward_steps = folded(
-            [
-                item
-                for shaped, offer in zip(plan.nodes, offers, strict=True)
-                for item in self._recorded(shaped.node.layer, "forward", offer)
-            ]
-        )
+        forward, backward = self.layer_steps()
+        self.forward_steps = folded([item for items in forward for item in items])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
-        self.backward_steps = folded(
-            [item for step in plan.backward for item in self._backward_items(step, offers[step.node])]
-        )
+        self.backward_steps = folded([item for items in backward for item in items])
         self._forward, self._backward = backend.k.bound(self.forward_steps), backend.k.bound(self.backward_steps)
 
     # Arrays.
@@ -95,6 +87,15 @@ class Net:
         return [flow for step in self.plan.backward for flow in step.all_flows if flow.add]
 
     # Recording: every name that a layer may ask for, and what it does with that.
+
+    def layer_steps(self) -> tuple[list[list[Record | Call]], list[list[Record | Call]]]:
+        """What every layer does on its own, before anything is folded: by `plan.nodes`, and by `plan.backward`."""
+        offers = [self._offer(shaped) for shaped in self.plan.nodes]
+        forward = [
+            self._recorded(shaped.node.layer, "forward", offer)
+            for shaped, offer in zip(self.plan.nodes, offers, strict=True)
+        ]
+        return forward, [self._backward_items(step, offers[step.node]) for step in self.plan.backward]
 
     def _offer(self, shaped: Shaped) -> dict[str, Any]:
         """Everything that the methods of one layer may ask for, except gradients of its inputs."""
