@@ -11,6 +11,7 @@
 #include "convolution.h"
 #include "matrix.h"
 #include "pooling.h"
+#include "recurrent.h"
 
 static const Kernel KERNELS[] = {
     ENTRY(map),
@@ -23,5 +24,9 @@ static const Kernel KERNELS[] = {
     ENTRY_AS(pool_max_dx, pool),
     ENTRY_AS(pool_ave, pool),
     ENTRY_AS(pool_ave_dx, pool),
+    ENTRY(lstm_pack),
+    ENTRY_AS(lstm_pack_back, lstm_pack),
+    ENTRY(lstm),
+    ENTRY(lstm_dz),
 };
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };

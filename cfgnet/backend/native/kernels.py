@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -10,34 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from cfgnet.backend.kernels import Kernels
-from cfgnet.backend.kernels.base import Array, Call, in_turn
+from cfgnet.backend.kernels.base import Array, Call
 from cfgnet.backend.kernels.convolution import channels_last
-from cfgnet.backend.native import _native
+from cfgnet.backend.native.base import plain
 from cfgnet.backend.native.elementwise import RESULT, TOTAL, Code, Space, parts_of
+from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.window import Window
 
 MOST_TAPS = 128
 """As in convolution.h."""
 
 
-class NativeKernels(Kernels):
+class NativeKernels(NativeRecurrent):
     """The kernels of the native tier, run by the threads of a pool."""
-
-    def __init__(self, pool: _native.Pool, threads: int):
-        super().__init__(np, threads)
-        self.pool = pool
-
-    def joined(self, calls: Sequence[Call]) -> list[Call]:
-        """Calls in C that follow one another become one program, which runs without coming back to Python."""
-        joined: list[Call] = []
-        for native, run in itertools.groupby(calls, lambda call: isinstance(call, _native.Call)):
-            group = list(run)
-            joined += [self.pool.program(group)] if native else group  # type: ignore[arg-type]  # these are native
-        return joined
-
-    def _in_turn(self, *calls: Call) -> Call:
-        return in_turn(self.joined(calls))
 
     # Elementwise.
 
@@ -53,7 +37,7 @@ class NativeKernels(Kernels):
         """As the numpy kernel, where what is left of the axes is the last in memory."""
         code = self._code(None, given)
         period = code.space.kept(axes) if code else None
-        if code is None or period is None or not _plain(out):
+        if code is None or period is None or not plain(out):
             return super().sum(formula, out, axes, add, **given)
         parts = parts_of(code.space.size)
         totals = np.empty((parts, period), np.float32)
@@ -178,10 +162,6 @@ class NativeKernels(Kernels):
         )  # fmt: skip
 
 
-def _plain(array: Array) -> bool:
-    return bool(array.dtype == np.float32 and array.flags.c_contiguous)
-
-
 def _row_step(matrix: Array) -> int | None:
     """How many elements lie between the rows of a matrix whose rows lie in one piece; None for another."""
     rows, columns = matrix.shape
@@ -192,7 +172,7 @@ def _row_step(matrix: Array) -> int | None:
 
 def _in_pixels(*arrays: Array) -> bool:
     """Whether all arrays are (N, C, H, W) in float32, and lie in memory with the channels last."""
-    return all(a.ndim == 4 and _plain(channels_last(a)) for a in arrays)
+    return all(a.ndim == 4 and plain(channels_last(a)) for a in arrays)
 
 
 def _taps_fit(weight: Array) -> bool:
