@@ -64,8 +64,8 @@ class NativeKernels(NativeRecurrent):
             return self.product(b.T, a.T, out.T, None, add)
         steps = [_row_step(m) for m in (a, a.T, b, b.T, out)]
         by_rows = steps[0] is not None
-        fits = steps[4] is not None and (by_rows or steps[1] is not None)
-        if not fits or (steps[2] is None and not (by_rows and steps[3] is not None)) or not out.size:
+        fits = all(steps[i] is not None or steps[i + 1] is not None for i in (0, 2))
+        if not fits or steps[4] is None or not out.size:
             return super().product(a, b, out, bias, add)
         return self.pool.call(
             "product",
