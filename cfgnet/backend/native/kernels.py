@@ -13,6 +13,7 @@ from cfgnet.backend.kernels.base import Array, Call
 from cfgnet.backend.kernels.convolution import channels_last
 from cfgnet.backend.native.base import plain
 from cfgnet.backend.native.elementwise import RESULT, TOTAL, Code, Space, parts_of
+from cfgnet.backend.native.losses import NativeLosses
 from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.window import Window
 
@@ -20,7 +21,7 @@ MOST_TAPS = 128
 """As in convolution.h."""
 
 
-class NativeKernels(NativeRecurrent):
+class NativeKernels(NativeRecurrent, NativeLosses):
     """The kernels of the native tier, run by the threads of a pool."""
 
     # Elementwise.
