@@ -68,11 +68,15 @@ class Net:
         """The array of a tensor, or of its gradient, at its place in the arena."""
         kind = self.plan.tensors[name]
         dtype = self.plan.dtype if kind.kind == "float" else INT
-        flat = self._arena[place.offset : place.offset + place.bytes].view(dtype)
-        if name in self.plan.channels_last:
-            n, channels, *spatial = kind.shape or ()
-            return self.backend.xp.moveaxis(flat.reshape(n, *spatial, channels), -1, 1)
-        return flat.reshape(kind.shape or ())
+        return self._laid(self._arena[place.offset : place.offset + place.bytes].view(dtype), name)
+
+    def _laid(self, flat: Any, name: str) -> Any:
+        """A piece of memory as an array of the shape of a tensor, and in its order."""
+        shape = self.plan.tensors[name].shape or ()
+        if name not in self.plan.channels_last:
+            return flat.reshape(shape)
+        n, channels, *spatial = shape
+        return self.backend.xp.moveaxis(flat.reshape(n, *spatial, channels), -1, 1)
 
     def _flat(self, elements: int) -> Any:
         return self.backend.xp.empty(elements, self.plan.dtype)
@@ -143,10 +147,9 @@ class Net:
         total = self.gradients[flow.tensor]
         if not flow.add:
             return total
-        buffer = self._added[: total.size].reshape(total.shape)
-        if after:  # the same layer has a second input to add to: the shared buffer is taken
-            buffer = self.backend.xp.empty_like(total)
-        after.append(partial(self.backend.xp.add, total, buffer, out=total))
+        # A second input of the same layer cannot share the buffer.
+        buffer = self._laid(self._flat(total.size) if after else self._added[: total.size], flow.tensor)
+        after.append(self.backend.k.map("total + more", total, total=total, more=buffer))
         return buffer
 
     # Running.

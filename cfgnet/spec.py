@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateA
 import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet import overlay, yamlio
 from cfgnet.backend import Backend, BackendName, get_backend
+from cfgnet.backend.kernels import ConvAlgo
 from cfgnet.data import Source, Transform
 from cfgnet.errors import Locate, Path, Problem
 from cfgnet.explain import did_you_mean, shown, suggest
@@ -94,6 +95,9 @@ class Spec(Config):
     """What computes: numpy, native (numpy and kernels in C), cupy (an NVIDIA GPU), or auto for the fastest of them."""
     threads: PositiveInt | None = None
     """Threads that share the work on a CPU; by default one per processor, at most 8."""
+    conv_algo: ConvAlgo = "auto"
+    """How convolutions are computed: direct, winograd (fewer multiplications and a little more rounding, where the
+    kernel and its stride allow it), or auto for whichever is faster. With float32, direct is the more exact one."""
     dtype: Literal["float32", "float64"] = "float32"
     """The kind of number that the net computes with."""
     seed: NonNegativeInt = 1
@@ -115,7 +119,7 @@ class Spec(Config):
 
     def make_backend(self, name: str | None = None) -> Backend:
         """The backend that the file asks for, or another by name; BackendError if it cannot be used here."""
-        return get_backend(name or self.backend, self.threads)
+        return get_backend(name or self.backend, self.threads, self.conv_algo)
 
     def __eq__(self, other: object) -> bool:
         """Two specs are equal if they say the same, whatever files they come from."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from cfgnet import rng
-from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels import ConvAlgo, Kernels
 from cfgnet.errors import BackendError
 
 BackendName = Literal["auto", "numpy", "native", "cupy"]
@@ -43,10 +43,11 @@ class LayerRng:
         return rng.key(self._seed, "layer", self._layer, self.iteration)
 
 
-def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
+def get_backend(name: str = "auto", threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
     """The backend called `name`; `auto` is the first usable of cupy, native and numpy. Raises BackendError.
 
-    `threads` share the work on a CPU, by default one per processor, at most 8.
+    `threads` share the work on a CPU, by default one per processor, at most 8. `conv_algo` is how convolutions are
+    computed: auto takes Winograd's algorithm where it is faster.
     """
     if name not in NAMES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
@@ -54,7 +55,7 @@ def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
         name = next(each for each in ("cupy", "native", "numpy") if not why_not(each))
     elif reason := why_not(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
-    made: Backend = _module(name).make(threads)
+    made: Backend = _module(name).make(threads, conv_algo)
     return made
 
 

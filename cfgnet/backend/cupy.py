@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cfgnet.backend import Backend
-from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels import ConvAlgo, Kernels
 
 INSTALL = "pip install 'cfgnet[gpu12]' for CUDA 12, or 'cfgnet[gpu13]' for CUDA 13"
 
@@ -28,8 +28,8 @@ def why_not() -> str:
         return f"CuPy is installed, but the GPU does not answer: {error}"
 
 
-def make(threads: int | None = None) -> Backend:
-    """The backend over CuPy arrays on the current device; it has no use for threads."""
+def make(threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
+    """The backend over CuPy arrays on the current device; it has no use for threads, and convolves directly."""
     import cupy
 
     device: Any = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)

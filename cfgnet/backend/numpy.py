@@ -9,7 +9,7 @@ import numpy as np
 
 from cfgnet.backend import Backend
 from cfgnet.backend.blas import set_threads
-from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels import ConvAlgo, Kernels
 
 
 def why_not() -> str:
@@ -17,14 +17,14 @@ def why_not() -> str:
     return ""
 
 
-def make(threads: int | None = None) -> Backend:
+def make(threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
     """The backend over numpy arrays, whose kernels share the work out among `threads`, by default one per processor.
 
     Then BLAS is set to one thread in this process, because threads of its own beside ours would take turns with them.
     """
-    kernels = Kernels(np, threads)
+    kernels = Kernels(np, threads, conv_algo)
     if kernels.threads.count > 1 and not set_threads(1):
-        kernels = Kernels(np, 1)  # a BLAS that cannot be told keeps its threads, and the kernels have none
+        kernels = Kernels(np, 1, conv_algo)  # a BLAS that cannot be told keeps its threads, and the kernels have none
     count = kernels.threads.count
     device = f"CPU, {blas()}, {count} thread{'s' if count > 1 else ''}"
     return Backend("numpy", np, kernels, partial(np.array, order="C"), lambda: None, device)

@@ -90,11 +90,24 @@ def test_formulas_at_the_ends_of_the_numbers(isa):
 @given(st.data())
 def test_convolution(data):
     draw = data.draw
-    k = native.make(draw(st.sampled_from([1, 3])), isa=draw(st.sampled_from(ISAS))).k
+    k = native.make(draw(st.sampled_from([1, 3])), "direct", isa=draw(st.sampled_from(ISAS))).k
     pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
     kernel, stride, dilation = draw(pairs), draw(pairs), tuple(min(d, 2) for d in draw(pairs))
     window = Window(kernel, stride, tuple(p - 1 for p in draw(pairs)), dilation)
-    group = draw(st.integers(1, 3))
+    compare_convolutions(draw, k, window, draw(st.integers(1, 3)), 2e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_winograd(data):
+    draw = data.draw
+    k = native.make(draw(st.sampled_from([1, 3])), "winograd", isa=draw(st.sampled_from(ISAS))).k
+    kernel, pad = draw(st.sampled_from([3, 5])), draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+    compare_convolutions(draw, k, Window((kernel, kernel), (1, 1), pad, (1, 1)), 1, 5e-5)
+
+
+def compare_convolutions(draw, k, window, group, bound):
+    kernel = window.kernel
     inputs, outputs = group * draw(st.integers(1, 19)), group * draw(st.integers(1, 70))
     size = (draw(st.integers(8, 18)), draw(st.integers(8, 18)))
     n, random = draw(st.integers(1, 4)), np.random.default_rng(draw(st.integers(0, 99)))
@@ -111,9 +124,9 @@ def test_convolution(data):
     k.conv_dx(y, weight, dx, window, group)()
     k.conv_dweight(x, y, dweight, window, group)()
     k.conv(x, weight, bias, y, window, group)()
-    close(y, right["y"])
-    close(dx, right["dx"])
-    close(dweight, right["dweight"])
+    close(y, right["y"], bound)
+    close(dx, right["dx"], bound)
+    close(dweight, right["dweight"], bound)
 
 
 LENET = Path(__file__).parents[2] / "configs" / "lenet_digits.yaml"

@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from cfgnet.backend.threads import Threads
 
 Array = Any
 Shape = tuple[int, ...]
 Call = Callable[[], Any]
+ConvAlgo = Literal["auto", "direct", "winograd"]
 
 
 class Base:
     """The array module, the threads, and temporary arrays that all calls share, because they run one after another."""
 
-    def __init__(self, xp: Any, threads: int | None = 1):
-        self.xp = xp
+    def __init__(self, xp: Any, threads: int | None = 1, conv_algo: ConvAlgo = "auto"):
+        self.xp, self.conv_algo = xp, conv_algo
         self.threads = Threads(threads)
         self._temporaries: dict[tuple[int, int, Any], Array] = {}
 

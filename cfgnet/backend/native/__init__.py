@@ -10,6 +10,7 @@ import importlib
 from functools import partial
 
 from cfgnet.backend import Backend
+from cfgnet.backend.kernels import ConvAlgo
 from cfgnet.backend.threads import Threads
 
 INSTALL = "install cfgnet again where a C compiler (gcc or clang) is found, such as after apt-get install gcc"
@@ -24,7 +25,7 @@ def why_not() -> str:
     return "" if built.isas() else "this processor runs none of its kernels"
 
 
-def make(threads: int | None = None, isa: str | None = None) -> Backend:
+def make(threads: int | None = None, conv_algo: ConvAlgo = "auto", isa: str | None = None) -> Backend:
     """The backend with kernels in C, for the vector instructions `isa`, by default the best that are there."""
     import numpy as np
 
@@ -36,6 +37,6 @@ def make(threads: int | None = None, isa: str | None = None) -> Backend:
     isa = isa or _native.isas()[0]
     if count > 1 and not set_threads(1):
         count = 1  # a BLAS that cannot be told keeps its threads, and the kernels have none
-    kernels = NativeKernels(_native.Pool(count, isa), count)
+    kernels = NativeKernels(_native.Pool(count, isa), conv_algo)
     device = f"CPU, {isa} kernels, {count} thread{'s' if count > 1 else ''}"
     return Backend("native", np, kernels, partial(np.array, order="C"), lambda: None, device)

@@ -1,4 +1,4 @@
-"""What all kernels of the native tier share: the pool that runs them, and programs of calls."""
+"""What the kernels in C share: the pool that runs them, programs of calls, and which arrays they take."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from cfgnet.backend.kernels import Kernels
-from cfgnet.backend.kernels.base import Array, Call, in_turn
+from cfgnet.backend.kernels.base import Array, Call, ConvAlgo, in_turn
+from cfgnet.backend.kernels.convolution import channels_last
 from cfgnet.backend.native import _native
+from cfgnet.backend.window import Window
 
 
 class NativeBase(Kernels):
-    """The numpy kernels, beside a pool of threads that runs kernels in C."""
+    """The numpy kernels, beside a pool of threads for those in C."""
 
-    def __init__(self, pool: _native.Pool, threads: int):
-        super().__init__(np, threads)
+    def __init__(self, pool: _native.Pool, conv_algo: ConvAlgo = "auto"):
+        super().__init__(np, pool.threads, conv_algo)
         self.pool = pool
 
     def joined(self, calls: Sequence[Call]) -> list[Call]:
@@ -38,6 +40,10 @@ class NativeBase(Kernels):
     def _in_turn(self, *calls: Call) -> Call:
         return in_turn(self.joined(calls))
 
+    def _gather(self, totals: Array, out: Array, add: bool = True) -> Call:
+        """out (+)= the sum of the rows of totals."""
+        return self.pool.call("gather", totals=totals, out=out, count=len(totals), size=out.size, add=int(add))
+
 
 @dataclass(frozen=True)
 class Around:
@@ -56,3 +62,16 @@ class Around:
 def plain(*arrays: Array | None) -> bool:
     """Whether all arrays, but for those that are None, are float32 in one piece."""
     return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays)
+
+
+def in_pixels(*arrays: Array) -> bool:
+    """Whether all arrays are (N, C, H, W) in float32, and lie in memory with the channels last."""
+    return all(a.ndim == 4 and plain(channels_last(a)) for a in arrays)
+
+
+def window_fields(window: Window) -> dict[str, int]:
+    """The geometry of a window in two dimensions, by the names of the fields in C."""
+    fields = ("kernel", "stride", "pad", "dilation")
+    return {
+        f"{field}_{axis}": size for field in fields for axis, size in zip("hw", getattr(window, field), strict=True)
+    }

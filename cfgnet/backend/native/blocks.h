@@ -124,6 +124,26 @@ static void (*const ROW_BLOCKS[MOST_VECTORS + 1][2])(const RowBlock *) = {ROW_SH
 static void (*const COLUMN_BLOCKS[MOST_VECTORS + 1][MOST_ROWS + 1])(const ColumnBlock *) = {
     COLUMN_SHAPES(COLUMNS_ENTRY)};
 
+/* out (rows, columns) = a (rows, depth) @ b (depth, columns), whose rows lie lda, ldb and ldout apart. */
+static void run_rows(const float *a, int64_t lda, const float *b, int64_t ldb, float *out, int64_t ldout, int64_t rows,
+                     int64_t depth, int64_t columns) {
+    const float *from[MOST_ROWS];
+    float *to[MOST_ROWS];
+    for (int64_t column = 0; column < columns;) {
+        const int v = block_vectors(ceil_div(columns - column, LANES));
+        const int64_t wanted = smaller((int64_t)v * LANES, columns - column);
+        for (int64_t row = 0; row < rows; row += ROWS(v)) {
+            for (int r = 0; r < ROWS(v); r++) {
+                int64_t at = smaller(row + r, rows - 1);
+                from[r] = a + at * lda;
+                to[r] = out + at * ldout + column;
+            }
+            RowBlock t = {from, 1, depth, &b, column, ldb, NULL, to, smaller(ROWS(v), rows - row), wanted, 0};
+            ROW_BLOCKS[v][wanted < v * LANES](&t);
+        }
+        column += v * LANES;
+    }
+}
 
 /* Adds a product of `rows` by `columns` of any size: all of its blocks. */
 INLINE void run_columns(const ColumnBlock *whole) {

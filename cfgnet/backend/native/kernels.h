@@ -13,6 +13,7 @@
 #include "matrix.h"
 #include "pooling.h"
 #include "recurrent.h"
+#include "winograd.h"
 
 static const Kernel KERNELS[] = {
     ENTRY(map),
@@ -20,6 +21,10 @@ static const Kernel KERNELS[] = {
     ENTRY(turn),
     ENTRY(conv_dweight),
     ENTRY(gather),
+    ENTRY(winograd),
+    ENTRY(winograd_weight),
+    ENTRY(winograd_dweight),
+    ENTRY(winograd_gather),
     ENTRY(product),
     ENTRY_AS(pool_max, pool),
     ENTRY_AS(pool_max_dx, pool),
