@@ -176,3 +176,18 @@ def test_a_label_that_is_no_class_is_found_when_a_program_runs(isa, wrong):
     label[30] = 1
     k.cross_entropy(prob, label, loss, ignore=wrong)()
     assert float(loss) == pytest.approx(np.log(3), rel=1e-6)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_box_sum(data):
+    draw = data.draw
+    k, normal = drawn_kernels(draw), drawn_normal(draw)
+    shape = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda shape: np.prod(shape) < 1 << 16))
+    order, size = draw(st.permutations(range(len(shape)))), draw(st.sampled_from([1, 3, 5, 9]))
+    axes = tuple(draw(st.sets(st.integers(0, len(shape) - 1), min_size=1, max_size=2)))
+    x, z, out = (laid(normal(*shape), order) for _ in range(3))
+    wanted = np.zeros(shape)
+    REFERENCE.box_sum("x * z - half", wanted, size, axes, x=double(x), z=double(z), half=0.5)()
+    in_c(k.box_sum("x * z - half", out, size, axes, x=x, z=z, half=0.5))()
+    close(out, wanted)

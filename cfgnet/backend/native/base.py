@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,3 +76,13 @@ def window_fields(window: Window) -> dict[str, int]:
     return {
         f"{field}_{axis}": size for field in fields for axis, size in zip("hw", getattr(window, field), strict=True)
     }
+
+
+def split(axis: int, *arrays: Array) -> tuple[int, int, int] | None:
+    """How many elements lie before, on and behind an axis in memory; None unless all arrays lie alike, without gaps."""
+    first = arrays[0]
+    order = sorted(range(first.ndim), key=lambda i: -abs(first.strides[i]))
+    if not first.size or not plain(*(array.transpose(order) for array in arrays)):
+        return None
+    shape, at = [first.shape[i] for i in order], order.index(axis % first.ndim)
+    return math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])

@@ -8,6 +8,7 @@
 
 #include "elementwise.h"
 
+#include "box.h"
 #include "convolution.h"
 #include "losses.h"
 #include "matrix.h"
@@ -30,6 +31,7 @@ static const Kernel KERNELS[] = {
     ENTRY_AS(pool_max_dx, pool),
     ENTRY_AS(pool_ave, pool),
     ENTRY_AS(pool_ave_dx, pool),
+    ENTRY(box_sum),
     ENTRY(softmax),
     ENTRY_AS(softmax_dx, softmax),
     ENTRY(count_labels),

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.native.base import in_pixels, plain, window_fields
+from cfgnet.backend.native.base import in_pixels, plain, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
-from cfgnet.backend.native.elementwise import RESULT, TOTAL, Code, Space, parts_of
+from cfgnet.backend.native.elementwise import REPEATED, RESULT, TOTAL, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
 from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.window import Window
+
+BOX = 1 << 12
+"""About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
 
 class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
@@ -42,6 +45,26 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
             return super().sum(formula, out, axes, add, **given)
         code.emit("add", total, (total, value))
         return self._in_turn(code.call(self.pool, parts), self._gather(totals, out, add))
+
+    def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
+        """As the numpy kernel, where all arrays are float32 and lie in one order without gaps."""
+        code = self._code(out, given)
+        place = code.array(out) if code else None
+        sizes = [split(axis, out) for axis in axes]
+        fits = code and place is not None and code.space.shape == out.shape and code.formula(formula, given, place)
+        if not code or not fits or REPEATED in code.kinds or None in sizes or not sizes:
+            return super().box_sum(formula, out, size, axes, **given)
+        calls, first = list[Call](), code.call(self.pool)
+        for outer, n, inner in filter(None, sizes):
+            lines, parts = max(1, BOX // (n * inner)), min(outer, parts_of(out.size))
+            calls.append(
+                self.pool.call(
+                    "box_sum",
+                    y=out, first=None if calls else first, outer=outer, n=n, inner=inner,
+                    radius=min(size // 2, n - 1), lines=lines, parts=parts,
+                )
+            )  # fmt: skip
+        return self._in_turn(*calls)
 
     def _code(self, out: Array | None, given: dict[str, Any]) -> Code | None:
         arrays = [a for a in (out, *given.values()) if hasattr(a, "shape")]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.native.base import Around, NativeBase, plain
+from cfgnet.backend.native.base import Around, NativeBase, plain, split
 from cfgnet.backend.native.elementwise import parts_of
 from cfgnet.errors import DataError
 
@@ -18,17 +18,20 @@ class NativeLosses(NativeBase):
 
     def softmax(self, x: Array, y: Array, axis: int) -> Call:
         """As the numpy kernel, where both arrays are float32 without gaps and lie alike."""
-        sizes = _split(axis, x, y)
-        if sizes is None:
-            return super().softmax(x, y, axis)
-        return self.pool.call("softmax", x=x, y=y, dy=None, dx=None, **sizes)
+        call = self._softmax("softmax", axis, x=x, y=y)
+        return call or super().softmax(x, y, axis)
 
     def softmax_dx(self, y: Array, dy: Array, dx: Array, axis: int) -> Call:
         """As the numpy kernel, where all arrays are float32 without gaps and lie alike."""
-        sizes = _split(axis, y, dy, dx)
-        if sizes is None:
-            return super().softmax_dx(y, dy, dx, axis)
-        return self.pool.call("softmax_dx", x=None, y=y, dy=dy, dx=dx, **sizes)
+        call = self._softmax("softmax_dx", axis, y=y, dy=dy, dx=dx)
+        return call or super().softmax_dx(y, dy, dx, axis)
+
+    def _softmax(self, kernel: str, axis: int, **given: Array) -> Call | None:
+        around = split(axis, *given.values())
+        if around is None:
+            return None
+        sizes = dict(zip(("outer", "classes", "inner"), around, strict=True)) | {"parts": parts_of(math.prod(around))}
+        return self.pool.call(kernel, **dict.fromkeys(("x", "y", "dy", "dx")) | given, **sizes)
 
     def cross_entropy(
         self, prob: Array, label: Array, loss: Array, ignore: int | None = None, divisor: int | None = None
@@ -85,14 +88,3 @@ def _by_class(prob: Array, ignore: int | None, parts: int) -> dict[str, int]:
     outer, classes, inner = prob.shape
     sizes = {"outer": outer, "classes": classes, "inner": inner, "parts": parts}
     return sizes | {"ignores": int(ignore is not None), "ignore": ignore or 0}
-
-
-def _split(axis: int, *arrays: Array) -> dict[str, int] | None:
-    """The elements before, on and behind `axis` in memory, by the names of the fields in C; None for other arrays."""
-    first = arrays[0]
-    order = sorted(range(first.ndim), key=lambda i: -abs(first.strides[i]))
-    if not first.size or not all(plain(array.transpose(order)) for array in arrays):
-        return None
-    shape, at = [first.shape[i] for i in order], order.index(axis % first.ndim)
-    outer, classes, inner = math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
-    return {"outer": outer, "classes": classes, "inner": inner, "parts": parts_of(first.size)}
