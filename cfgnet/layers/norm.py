@@ -237,9 +237,6 @@ class LRN(Layer):
             raise ShapeError(f"expected 4 axes, got {len(x)}")
         return {"y": x, "s": x}
 
-    def scratch(self, x):
-        return {"work": x}
-
     def flops(self, x):
         return (self.local_size + 4) * size(x)
 
@@ -249,17 +246,15 @@ class LRN(Layer):
             return (1,), self.alpha / self.local_size, self.k
         return (2, 3), self.alpha / self.local_size**2, 1.0
 
-    def forward(self, k, x, y, s, work):
+    def forward(self, k, x, y, s):
         axes, factor, base = self._region()
-        k.map("x * x", work, x=x)
-        k.box_sum(work, s, self.local_size, axes)
+        k.box_sum("x * x", s, self.local_size, axes, x=x)
         k.map("factor * s + base", s, s=s, factor=factor, base=base)
         k.map("x * s ** power", y, x=x, s=s, power=-self.beta)
 
     # dy_j / dx_i has a second term for every neighbour j of i: -2 factor beta x_i y_j / s_j.
-    def backward(self, k, x, y, s, dy, dx, work):
+    def backward(self, k, x, y, s, dy, dx):
         axes, factor, _ = self._region()
-        k.map("dy * y / s", work, dy=dy, y=y, s=s)
-        k.box_sum(work, dx, self.local_size, axes)
+        k.box_sum("dy * y / s", dx, self.local_size, axes, dy=dy, y=y, s=s)
         slope = {"power": -self.beta, "slope": 2 * factor * self.beta}
         k.map("dy * s ** power - slope * x * boxes", dx, dy=dy, s=s, x=x, boxes=dx, **slope)

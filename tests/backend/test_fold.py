@@ -141,7 +141,7 @@ layers:
     )
     net = Net(cfgnet.load(config))
     forward = [step for step in net.forward_steps if "relu forward" in step.folded]
-    backward = [step for step in net.backward_steps if "relu backward" == step.owner]
+    backward = [step for step in net.backward_steps if step.owner == "relu backward"]
     assert [(step.owner, set(step.folded)) for step in forward] == [("norm forward", {"scale forward", "relu forward"})]
     assert [(step.owner, set(step.folded)) for step in backward] == [
         ("relu backward", {"scale backward", "norm backward"})

@@ -154,14 +154,14 @@ def test_softmax_and_its_gradient(shape, axis, threads, order):
 @pytest.mark.parametrize("size", [1, 3, 5, 9])
 @pytest.mark.parametrize("axes", [(1,), (0,), (2, 3), (3, 1, 2)])
 def test_box_sum(axes, size, threads, order):
-    x = laid_out(arrays((4, 5, 3, 6), "x")["x"], order)
-    expected, half = x, size // 2
+    x, z = (laid_out(a, order) for a in arrays((4, 5, 3, 6), ("x", "z")).values())
+    expected, half = x * z - 2, size // 2
     for axis in axes:
         whole = np.moveaxis(expected, axis, 0)
         sums = [whole[max(at - half, 0) : at + half + 1].sum(axis=0) for at in range(x.shape[axis])]
         expected = np.moveaxis(np.array(sums), 0, axis)
     y = garbage(x.shape, order)
-    Small(np, threads).box_sum(x, y, size, axes)()
+    Small(np, threads).box_sum("x * z - two", y, size, axes, x=x, z=z, two=2)()
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -254,7 +254,7 @@ def test_a_step_allocates_nothing_of_the_size_of_its_arrays():
     calls = {
         "softmax": k.softmax(x, y, 1),
         "softmax_dx": k.softmax_dx(x, x, y, 1),
-        "box_sum": k.box_sum(x, y, 3, (2, 3)),
+        "box_sum": k.box_sum("x", y, 3, (2, 3), x=x),
         "copy": k.copy(x.transpose(0, 1, 3, 2), y),
         "uniform": k.uniform(SimpleNamespace(key=lambda: 1), y),
         "cross_entropy": k.cross_entropy(np.abs(flat), label, np.empty(())),

@@ -221,4 +221,5 @@ def test_product(data):
     add, right = draw(st.booleans()), double(out).copy()
     REFERENCE.product(double(a), double(b), right, None if bias is None else double(bias), add)()
     k.product(a, b, out, bias, add)()
-    close(out, right)
+    size = np.linalg.norm(abs(double(a)) @ abs(double(b))) + np.linalg.norm(right)  # terms may cancel each other
+    assert np.linalg.norm(out - right) <= 2e-6 * size

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from cfgnet.backend.expression import compiled
 from cfgnet.backend.kernels.base import Array, Call, in_turn, nothing
 from cfgnet.backend.kernels.elementwise import Elementwise
 from cfgnet.backend.kernels.memory import order, same_place
@@ -59,29 +60,31 @@ class Various(Elementwise):
         aside = self.temporary(-1, 0, x.shape, x.dtype)
         return in_turn([self.map("x", aside, x=x), self.map("x", y, x=aside.reshape(y.shape))])
 
-    def box_sum(self, x: Array, y: Array, size: int, axes: tuple[int, ...]) -> Call:
-        """y = sum of x over a box of `size` (odd) elements around each element along each of `axes`, zeros outside.
+    def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
+        """out = formula, summed over `size` (odd) elements around each element along each of `axes`, zeros outside.
 
-        y lies apart from x.
+        `given` are arrays of the shape of out, none of which is out, and numbers.
         """
-        xp = self.xp
+        xp, program = self.xp, compiled(formula)
+        names = [name for name, value in given.items() if hasattr(value, "shape")]
 
         def along(axis: int, part: slice) -> tuple[slice, ...]:
-            return tuple(part if i == axis else slice(None) for i in range(y.ndim))
+            return tuple(part if i == axis else slice(None) for i in range(out.ndim))
 
-        def steps(thread: int, x: Array, y: Array) -> list[Call]:
-            calls, source = list[Call](), x
+        def steps(thread: int, out: Array, *pieces: Array) -> list[Call]:
+            source = self._aside(thread, 1003, out)
+            calls = self._bound(program, given | dict(zip(names, pieces, strict=True)), source, thread)
             for number, axis in enumerate(axes):
-                target = y if number == len(axes) - 1 else self._aside(thread, number % 2, y)
+                target = out if number == len(axes) - 1 else self._aside(thread, number % 2, out)
                 calls.append(partial(xp.copyto, target, source))
-                for shift in range(1, min(size // 2, y.shape[axis] - 1) + 1):
+                for shift in range(1, min(size // 2, out.shape[axis] - 1) + 1):
                     ahead, behind = along(axis, slice(shift, None)), along(axis, slice(-shift))
                     calls.append(partial(xp.add, target[behind], source[ahead], target[behind]))
                     calls.append(partial(xp.add, target[ahead], source[behind], target[ahead]))
                 source = target
             return calls
 
-        return self._in_pieces(steps, axes, x, y)
+        return self._in_pieces(steps, axes, out, *(given[name] for name in names))
 
     def uniform(self, rng: Any, y: Array) -> Call:
         """Fills y with numbers uniform in [0, 1), element i from splitmix64(key + i * golden) (Steele et al. 2014).

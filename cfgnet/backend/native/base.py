@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,10 +26,17 @@ class NativeBase(Kernels):
     def joined(self, calls: Sequence[Call]) -> list[Call]:
         """Calls in C that follow one another become one program, which runs without coming back to Python."""
         joined: list[Call] = []
-        for native, run in itertools.groupby(calls, lambda call: isinstance(call, _native.Call)):
+        for native, run in itertools.groupby(calls, lambda call: isinstance(call, (_native.Call, Around))):
             group = list(run)
-            joined += [self.pool.program(group)] if native else group  # type: ignore[arg-type]  # these are native
+            joined += self._program(group) if native else group  # type: ignore[arg-type]  # these are native
         return joined
+
+    def _program(self, calls: Sequence[_native.Call | Around]) -> list[Call]:
+        """One program of calls in C, between what Python does before and after them."""
+        around = [call for call in calls if isinstance(call, Around)]
+        program = self.pool.program(call.call if isinstance(call, Around) else call for call in calls)
+        before, after = ([getattr(each, name) for each in around] for name in ("before", "after"))
+        return [*filter(None, before), program, *filter(None, after)]
 
     def _in_turn(self, *calls: Call) -> Call:
         return in_turn(self.joined(calls))
@@ -37,9 +46,23 @@ class NativeBase(Kernels):
         return self.pool.call("gather", totals=totals, out=out, count=len(totals), size=out.size, add=int(add))
 
 
-def plain(array: Array) -> bool:
-    """Whether an array is float32 and lies in one piece."""
-    return bool(array.dtype == np.float32 and array.flags.c_contiguous)
+@dataclass(frozen=True)
+class Around:
+    """A call in C with what Python has to do before or after it; a program does so before or after all of its calls."""
+
+    call: _native.Call
+    before: Call | None = None
+    after: Call | None = None
+
+    def __call__(self) -> None:
+        for call in (self.before, self.call, self.after):
+            if call is not None:
+                call()
+
+
+def plain(*arrays: Array | None) -> bool:
+    """Whether all arrays, but for those that are None, are float32 in one piece."""
+    return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays)
 
 
 def in_pixels(*arrays: Array) -> bool:
@@ -53,3 +76,13 @@ def window_fields(window: Window) -> dict[str, int]:
     return {
         f"{field}_{axis}": size for field in fields for axis, size in zip("hw", getattr(window, field), strict=True)
     }
+
+
+def split(axis: int, *arrays: Array) -> tuple[int, int, int] | None:
+    """How many elements lie before, on and behind an axis in memory; None unless all arrays lie alike, without gaps."""
+    first = arrays[0]
+    order = sorted(range(first.ndim), key=lambda i: -abs(first.strides[i]))
+    if not first.size or not plain(*(array.transpose(order) for array in arrays)):
+        return None
+    shape, at = [first.shape[i] for i in order], order.index(axis % first.ndim)
+    return math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])

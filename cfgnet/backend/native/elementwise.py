@@ -118,7 +118,7 @@ class Code:
     def _appended(self, step: Step) -> bool:
         if step.axes is None:
             out = self._array(step.out)
-            return out is not None and self._kind(out) == ELEMENT and self._formula(step, out) is not None
+            return out is not None and self.places[out].kind == ELEMENT and self._formula(step, out) is not None
         period = self.space.kept(step.axes)
         value = self._formula(step, None) if period and plain(step.out) else None
         if value is None or period is None:
@@ -129,8 +129,9 @@ class Code:
         self.sums.append((step, totals))
         return True
 
-    def _kind(self, place: int) -> int:
-        return self.places[place].kind
+    def has(self, kind: int) -> bool:
+        """Whether there is a place of a kind."""
+        return any(place.kind == kind for place in self.places)
 
     def _place(self, wanted: _Place) -> int:
         """The number of a place, which is a new one unless the same array or number stands at one."""

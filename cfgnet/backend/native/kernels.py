@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
 from cfgnet.backend.kernels.elementwise import Step
-from cfgnet.backend.native.base import in_pixels, window_fields
+from cfgnet.backend.native.base import in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
-from cfgnet.backend.native.elementwise import Code, Space
+from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
+from cfgnet.backend.native.losses import NativeLosses
+from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.window import Window
 
+BOX = 1 << 12
+"""About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
-class NativeKernels(NativeConvolution):
+
+class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
     """The kernels of the native tier, run by the threads of a pool."""
 
     # Elementwise.
@@ -27,18 +33,37 @@ class NativeKernels(NativeConvolution):
             if code and code.append(step):
                 continue
             if code:
-                calls += self._program(code)
+                calls += self._elementwise(code)
             space = Space.of(step)
             code = Code(space) if space else None
             if code and not code.append(step):
                 code = None
             if not code:
                 calls.append(super().chain([step]))
-        return self._in_turn(*calls, *(self._program(code) if code else []))
+        return self._in_turn(*calls, *(self._elementwise(code) if code else []))
 
-    def _program(self, code: Code) -> list[Call]:
+    def _elementwise(self, code: Code) -> list[Call]:
         """The call of a program, and those that complete its sums."""
         return [code.call(self.pool), *(self._gather(totals, step.out, step.add) for step, totals in code.sums)]
+
+    def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
+        """As the numpy kernel, where all arrays are float32 and lie in one order without gaps."""
+        step, sizes = Step(formula, out, given), [split(axis, out) for axis in axes]
+        space = Space.of(step)
+        code = Code(space) if space else None
+        if not code or not code.append(step) or code.has(REPEATED) or None in sizes or not sizes:
+            return super().box_sum(formula, out, size, axes, **given)
+        calls, first = list[Call](), code.call(self.pool)
+        for outer, n, inner in filter(None, sizes):
+            lines, parts = max(1, BOX // (n * inner)), min(outer, parts_of(out.size))
+            calls.append(
+                self.pool.call(
+                    "box_sum",
+                    y=out, first=None if calls else first, outer=outer, n=n, inner=inner,
+                    radius=min(size // 2, n - 1), lines=lines, parts=parts,
+                )
+            )  # fmt: skip
+        return self._in_turn(*calls)
 
     # Products of matrices.
 
@@ -48,8 +73,8 @@ class NativeKernels(NativeConvolution):
             return self.product(b.T, a.T, out.T, None, add)
         steps = [_row_step(m) for m in (a, a.T, b, b.T, out)]
         by_rows = steps[0] is not None
-        fits = steps[4] is not None and (by_rows or steps[1] is not None)
-        if not fits or (steps[2] is None and not (by_rows and steps[3] is not None)) or not out.size:
+        fits = all(steps[i] is not None or steps[i + 1] is not None for i in (0, 2))
+        if not fits or steps[4] is None or not out.size:
             return super().product(a, b, out, bias, add)
         return self.pool.call(
             "product",

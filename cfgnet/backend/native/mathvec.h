@@ -63,10 +63,15 @@ INLINE vec vlog1p(vec x) {
     return choose(u == 1.0f, x, choose(u == __builtin_inff(), u, choose(u == 0.0f, vlog(u), log)));
 }
 
+/* Lane by lane, out of the way: what exp and log do not do is rare. */
+static __attribute__((noinline)) void power_of_any(vec *result, const vec *x, const vec *y) {
+    for (int i = 0; i < LANES; i++)
+        if (!((*x)[i] > 0)) (*result)[i] = __builtin_powf((*x)[i], (*y)[i]);
+}
+
 INLINE vec vpower(vec x, vec y) {
     vec result = vexp(y * vlog(x));
-    for (int i = 0; i < LANES; i++)
-        if (!(x[i] > 0)) result[i] = __builtin_powf(x[i], y[i]);
+    if (!all_lanes(x > 0.0f)) power_of_any(&result, &x, &y);
     return result;
 }
 

@@ -1,20 +1,37 @@
 /* product: out (rows, columns) = or += a @ b, plus a bias per column, where a[m][k] = a[m * a_row + k * a_step] and
    b[k][n] = b[k * b_row + n * b_step]. One step of each is 1.
 
-   Where the rows of a lie in one piece, a part is some of them by a few vectors of columns. It copies those columns of b
-   together first, some of the depth at a time, so that they are read from a core's cache in the order in which they lie.
-   Where the columns of a do, as in the gradient of a weight, b is read as it is, and its b_step must be 1. */
+   A part is some of the rows, and where the rows of a lie in one piece, by a few vectors of columns. It copies those
+   columns of b together first, some of the depth at a time, so that they are read from a core's cache in the order in
+   which they lie, and at the addresses that vectors like. Where the columns of a lie in one piece, as in the gradient of
+   a weight, it copies the rows of a together as well. */
 
 #define FIELDS_product(A, W, L, C, I, F)                                                                       \
     A(a) A(b) A(bias) A(out) I(rows) I(columns) I(depth) I(a_row) I(a_step) I(b_row) I(b_step) I(ldout) I(add)
 DECLARE(product)
 
-enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 256, PART_ROWS = 96 };
+enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 256, COLUMN_DEPTH = 64, PART_ROWS = 96, EVEN = 4 };
+
+/* Into how many shares the rows are cut: as many as threads share out well, where there are several. */
+INLINE int64_t product_shares(const product_args *p) {
+    const int64_t shares = ceil_div(p->rows, PART_ROWS);
+    return shares > 2 ? ceil_div(shares, EVEN) * EVEN : shares;
+}
 
 static Demand product_demand(const void *args) {
     const product_args *p = args;
-    int64_t parts = ceil_div(p->rows, PART_ROWS);
-    return p->a_step == 1 ? (Demand){parts * ceil_div(p->columns, PANEL), PANEL * PANEL_DEPTH} : (Demand){parts, 0};
+    const int64_t shares = product_shares(p);
+    return p->a_step == 1 ? (Demand){shares * ceil_div(p->columns, PANEL), PANEL * PANEL_DEPTH}
+                          : (Demand){shares, (whole_vectors(PART_ROWS) + PANEL) * COLUMN_DEPTH};
+}
+
+typedef struct {
+    int64_t first, count;
+} Share;
+
+INLINE Share product_rows(const product_args *p, int64_t share) {
+    const int64_t shares = product_shares(p), first = p->rows * share / shares;
+    return (Share){first, p->rows * (share + 1) / shares - first};
 }
 
 /* Turns rows into columns: interleaves the two halves, as often as it takes. */
@@ -52,7 +69,8 @@ static void pack(const product_args *p, const float *b, int64_t depth, int64_t c
 
 static void product_by_rows(const product_args *p, int64_t part, float *panel) {
     const int64_t panels = ceil_div(p->columns, PANEL), column = part % panels * PANEL;
-    const int64_t first = part / panels * PART_ROWS, stop = smaller(p->rows, first + PART_ROWS);
+    const Share own = product_rows(p, part / panels);
+    const int64_t first = own.first, stop = first + own.count;
     const int64_t columns = smaller(PANEL, p->columns - column);
     const int v = (int)ceil_div(columns, LANES), rows = ROWS(v);
     const float *a[MOST_ROWS], *b[1] = {panel};
@@ -73,17 +91,32 @@ static void product_by_rows(const product_args *p, int64_t part, float *panel) {
     }
 }
 
-static void product_by_columns(const product_args *p, int64_t part) {
-    const int64_t first = part * PART_ROWS, rows = smaller(PART_ROWS, p->rows - first);
-    float *out = p->out + first * p->ldout;
-    for (int64_t r = 0; r < rows; r++)
+/* What the rows of a part are added to. */
+static void product_begin(const product_args *p, int64_t first, int64_t rows) {
+    for (int64_t r = first; r < first + rows && (p->bias || !p->add); r++)
         for (int64_t n = 0; n < p->columns; n++)
-            out[r * p->ldout + n] = (p->add ? out[r * p->ldout + n] : 0) + (p->bias ? p->bias[n] : 0);
-    ColumnBlock t = {
-        .lines = 1, .depth = p->depth, .a = p->a + first, .step = p->a_step, .b = p->b, .ldb = p->b_row,
-        .out = out, .ldout = p->ldout, .rows = rows, .columns = p->columns,
-    };
-    run_columns(&t);
+            p->out[r * p->ldout + n] = (p->add ? p->out[r * p->ldout + n] : 0) + (p->bias ? p->bias[n] : 0);
+}
+
+static void product_by_columns(const product_args *p, int64_t part, float *work) {
+    const Share own = product_rows(p, part);
+    const product_args whole = {.b_row = p->a_step, .b_step = 1};
+    const int64_t step = whole_vectors(own.count);
+    float *a = work, *b = work + step * COLUMN_DEPTH;
+    product_begin(p, own.first, own.count);
+    for (int64_t k = 0; k < p->depth; k += COLUMN_DEPTH) {
+        const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k);
+        pack(&whole, p->a + own.first + k * p->a_step, depth, own.count, step, a);
+        for (int64_t column = 0; column < p->columns; column += PANEL) {
+            const int64_t columns = smaller(PANEL, p->columns - column), ldb = whole_vectors(columns);
+            pack(p, p->b + k * p->b_row + column * p->b_step, depth, columns, ldb, b);
+            ColumnBlock t = {
+                .lines = 1, .depth = depth, .a = a, .step = step, .b = b, .ldb = ldb,
+                .out = p->out + own.first * p->ldout + column, .ldout = p->ldout, .rows = own.count, .columns = columns,
+            };
+            run_columns(&t);
+        }
+    }
 }
 
 static void product_run(const void *args, int64_t part, float *work) {
@@ -91,5 +124,5 @@ static void product_run(const void *args, int64_t part, float *work) {
     if (p->a_step == 1)
         product_by_rows(p, part, work);
     else
-        product_by_columns(p, part);
+        product_by_columns(p, part, work);
 }

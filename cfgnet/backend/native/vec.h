@@ -63,6 +63,15 @@ INLINE vec zip_low(vec a, vec b) { return __builtin_shuffle(a, b, (ivec){LOW_LAN
 INLINE vec zip_high(vec a, vec b) { return __builtin_shuffle(a, b, (ivec){HIGH_LANES}); }
 #endif
 
+/* Whether a condition, whose lanes are 0 or -1, holds in all of them: each step joins a lane with one half of all lanes
+   further on. */
+INLINE int all_lanes(ivec condition) {
+    vec all = (vec)condition;
+    UNROLL for (int width = LANES; width > 1; width /= 2)
+        all = (vec)((ivec)zip_low(all, all) & (ivec)zip_high(all, all));
+    return ((ivec)all)[0];
+}
+
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

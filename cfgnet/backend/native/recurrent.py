@@ -1,0 +1,63 @@
+"""Long short-term memory in C."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cfgnet.backend.kernels.base import Array, Call
+from cfgnet.backend.native.base import NativeBase, plain
+
+
+class NativeRecurrent(NativeBase):
+    """`lstm` and `lstm_dz`, where every thread has sequences of its own from start to end."""
+
+    def lstm(
+        self,
+        gates: Array,
+        weight: Array,
+        y: Array,
+        cells: Array,
+        before: Array,
+        cont: Array | None = None,
+        h0: Array | None = None,
+        c0: Array | None = None,
+    ) -> Call:
+        """As the numpy kernel, where all arrays are float32 in one piece."""
+        arrays = {"gates": gates, "y": y, "cells": cells, "before": before, "cont": cont, "h0": h0, "c0": c0}
+        if not y.size or not plain(weight, *arrays.values()):
+            return super().lstm(gates, weight, y, cells, before, cont, h0, c0)
+        pack, packed = self._packed("lstm_pack", weight)
+        return self._in_turn(pack, self.pool.call("lstm", packed=packed, **arrays, **self._sizes(y)))
+
+    def lstm_dz(
+        self,
+        dy: Array,
+        gates: Array,
+        cells: Array,
+        weight: Array,
+        dz: Array,
+        cont: Array | None = None,
+        dh: Array | None = None,
+        dc: Array | None = None,
+        dh0: Array | None = None,
+        dc0: Array | None = None,
+    ) -> Call:
+        """As the numpy kernel, where all arrays are float32 in one piece."""
+        arrays = {"dy": dy, "gates": gates, "cells": cells, "dz": dz, "cont": cont}
+        arrays |= {"dh": dh, "dc": dc, "dh0": dh0, "dc0": dc0}
+        if not dy.size or not plain(weight, *arrays.values()):
+            return super().lstm_dz(dy, gates, cells, weight, dz, cont, dh, dc, dh0, dc0)
+        pack, packed = self._packed("lstm_pack_back", weight)
+        return self._in_turn(pack, self.pool.call("lstm_dz", packed=packed, **arrays, **self._sizes(dy)))
+
+    def _packed(self, kernel: str, weight: Array) -> tuple[Call, Array]:
+        """The call that packs a weight (4H, H), and where to: whole vectors of units for each of the 4H rows."""
+        rows, hidden = weight.shape
+        packed = np.empty(rows * -(-hidden // self.pool.lanes) * self.pool.lanes, np.float32)
+        return self.pool.call(kernel, weight=weight, packed=packed, hidden=hidden), packed
+
+    def _sizes(self, y: Array) -> dict[str, int]:
+        """The sizes of y (T, N, H) by the names of the fields in C, and the parts: some sequences for each thread."""
+        steps, sequences, hidden = y.shape
+        parts = min(sequences, self.pool.threads)
+        return {"steps": steps, "sequences": sequences, "hidden": hidden, "parts": parts}

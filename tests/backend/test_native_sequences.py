@@ -1,0 +1,193 @@
+"""The kernels in C for sequences, losses and the like, against the numpy kernels in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cfgnet.backend import get_backend, native, why_not
+from cfgnet.errors import DataError
+
+if why_not("native"):  # an installation without a compiler is one that users have; CI has one
+    pytest.skip(why_not("native"), allow_module_level=True)
+
+from cfgnet.backend.native import _native
+
+ISAS = _native.isas()
+REFERENCE = get_backend("numpy", 1).k
+
+
+def close(found, wanted, bound=2e-6):
+    """Whether the error is within a bound, relative to the norm of what is wanted."""
+    assert np.linalg.norm((found - wanted).ravel()) <= bound * max(np.linalg.norm(wanted.ravel()), 1e-3)
+
+
+def double(value):
+    return value.astype(np.float64) if hasattr(value, "shape") else value
+
+
+def drawn_kernels(draw):
+    """The kernels for one of the sets of vector instructions that run here."""
+    return native.make(draw(st.sampled_from([1, 3])), isa=draw(st.sampled_from(ISAS))).k
+
+
+def drawn_normal(draw):
+    """A function that makes arrays of normal numbers of a shape."""
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    return lambda *shape: random.standard_normal(shape).astype(np.float32)
+
+
+def in_c(call):
+    """The call, which must be one in C."""
+    assert isinstance(call, _native.Call)
+    return call
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_lstm(data):
+    draw = data.draw
+    k, normal = drawn_kernels(draw), drawn_normal(draw)
+    steps, count, hidden = (
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 21)),
+        draw(st.one_of(st.integers(1, 20), st.integers(60, 90))),
+    )
+    state = (1, count, hidden)
+
+    def maybe(*shape):
+        return normal(*shape) if draw(st.booleans()) else None
+
+    cont = draw(st.sampled_from([None, np.array([0, 1, 0.5], np.float32)]))
+    cont = None if cont is None else np.resize(cont, (steps, count))
+    weight, dy = normal(4 * hidden, hidden) / np.float32(hidden**0.5), normal(steps, count, hidden)
+    h0, c0, dh, dc = (maybe(*state) for _ in range(4))
+    found = {"gates": normal(steps, count, 4 * hidden), "cells": normal(steps + 1, count, hidden)}
+    found |= {"y": normal(*dy.shape), "before": normal(*dy.shape), "dz": normal(steps, count, 4 * hidden)}
+    ends = {name: np.zeros(state, np.float32) for name in ("dh0", "dc0") if draw(st.booleans())}
+    found |= ends
+    wanted = {name: double(a) for name, a in found.items()}
+    for kernels, arrays, cast, check in ((k, found, lambda a: a, in_c), (REFERENCE, wanted, double, lambda call: call)):
+        gates, cells, y, before, dz = (arrays[name] for name in ("gates", "cells", "y", "before", "dz"))
+        check(kernels.lstm(gates, cast(weight), y, cells, before, cast(cont), cast(h0), cast(c0)))()
+        end = [arrays.get("dh0"), arrays.get("dc0")]
+        check(kernels.lstm_dz(cast(dy), gates, cells, cast(weight), dz, cast(cont), cast(dh), cast(dc), *end))()
+    for name, array in found.items():
+        close(array, wanted[name], 1e-5)  # few elements, and 1 - g * g takes digits away
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_lstm_gives_the_same_bits_with_any_number_of_threads(isa):
+    random = np.random.default_rng(1)
+    weight, start = (random.standard_normal(shape).astype(np.float32) for shape in ((80, 20), (4, 13, 80)))
+    results = []
+    for threads in (1, 2, 3):
+        k, gates = native.make(threads, isa=isa).k, start.copy()
+        y, before, cells, dz = (np.zeros((n, 13, m), np.float32) for n, m in ((4, 20), (4, 20), (5, 20), (4, 80)))
+        k.lstm(gates, weight, y, cells, before)()
+        k.lstm_dz(y, gates, cells, weight, dz)()
+        results.append((y, cells, dz))
+    for other in results[1:]:
+        assert all(map(np.array_equal, results[0], other))
+
+
+def laid(array, order):
+    """The same elements, in memory in an order of the axes."""
+    return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_softmax(data):
+    draw = data.draw
+    k, normal = drawn_kernels(draw), drawn_normal(draw)
+    shape = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda shape: np.prod(shape) < 1 << 16))
+    order = draw(st.permutations(range(len(shape))))
+    x, dy, y, dx = (laid(normal(*shape) * 3, order) for _ in range(4))
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    if draw(st.booleans()):
+        x -= 1000
+    wanted, slope = np.zeros(shape), np.zeros(shape)
+    REFERENCE.softmax(double(x), wanted, axis)()
+    REFERENCE.softmax_dx(wanted, double(dy), slope, axis)()
+    in_c(k.softmax(x, y, axis))()
+    in_c(k.softmax_dx(y, dy, dx, axis))()
+    close(y, wanted)
+    close(dx, slope, 1e-5)
+    k.softmax(x, x, axis)()
+    k.softmax_dx(y, dy, dy, axis)()
+    assert np.array_equal(x, y)
+    assert np.array_equal(dy, dx)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_softmax_of_nan_is_nan(isa):
+    x = np.zeros((3, 21), np.float32)
+    x[1, 18] = np.nan
+    native.make(1, isa=isa).k.softmax(x, x, 1)()
+    assert np.array_equal(np.isnan(x).all(axis=1), [False, True, False])
+    assert not np.isnan(x[[0, 2]]).any()
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_cross_entropy(data):
+    draw = data.draw
+    k, normal = drawn_kernels(draw), drawn_normal(draw)
+    outer, classes = draw(st.integers(1, 20)), draw(st.integers(2, 40))
+    inner = draw(st.one_of(st.just(1), st.integers(2, 40), st.integers(1000, 2000)))
+    if inner >= 1000:
+        outer, classes = min(outer, 3), min(classes, 12)
+    prob = np.empty((outer, classes, inner), np.float32)
+    k.softmax(normal(*prob.shape), prob, 1)()
+    prob[0, :, 0] = 0  # its logarithm is cut
+    label = abs(normal(outer, inner) * 10).astype(np.int32) % classes
+    ignore, divisor = draw(st.sampled_from([None, 0, 1, 255, -1])), draw(st.sampled_from([None, 7]))
+    if ignore is not None and draw(st.booleans()):
+        label[draw(st.integers(0, outer - 1))] = ignore
+    loss, dx, dloss = np.empty((), np.float32), np.empty_like(prob), np.array(0.7, np.float32)
+    wanted, slope = np.zeros(()), np.zeros(prob.shape)
+    REFERENCE.cross_entropy(double(prob), label, wanted, ignore, divisor)()
+    REFERENCE.cross_entropy_dx(double(prob), label, double(dloss), slope, ignore, divisor)()
+    k.cross_entropy(prob, label, loss, ignore, divisor)()
+    in_c(k.cross_entropy_dx(prob, label, dloss, dx, ignore, divisor))()
+    assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
+    close(dx, slope)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("wrong", [3, -1])
+def test_a_label_that_is_no_class_is_found_when_a_program_runs(isa, wrong):
+    k = native.make(1, isa=isa).k
+    prob, label = np.full((40, 3, 1), 1 / 3, np.float32), np.zeros((40, 1), np.int32)
+    loss, doubled = np.empty((), np.float32), np.empty((), np.float32)
+    calls = [k.cross_entropy(prob, label, loss), k.map("2 * loss", doubled, loss=loss)]
+    program, check = k.joined(calls)
+    program()
+    check()
+    assert float(doubled) == pytest.approx(2 * np.log(3), rel=1e-6)
+    label[[17, 30]] = [[wrong], [5]]
+    program()
+    with pytest.raises(DataError, match=f"expected labels from 0 to 2, found {wrong}"):
+        check()
+    with pytest.raises(DataError, match="expected labels from 0 to 2"):
+        calls[0]()
+    k.cross_entropy(prob, label, loss, ignore=wrong)
+    label[30] = 1
+    k.cross_entropy(prob, label, loss, ignore=wrong)()
+    assert float(loss) == pytest.approx(np.log(3), rel=1e-6)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_box_sum(data):
+    draw = data.draw
+    k, normal = drawn_kernels(draw), drawn_normal(draw)
+    shape = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda shape: np.prod(shape) < 1 << 16))
+    order, size = draw(st.permutations(range(len(shape)))), draw(st.sampled_from([1, 3, 5, 9]))
+    axes = tuple(draw(st.sets(st.integers(0, len(shape) - 1), min_size=1, max_size=2)))
+    x, z, out = (laid(normal(*shape), order) for _ in range(3))
+    wanted = np.zeros(shape)
+    REFERENCE.box_sum("x * z - half", wanted, size, axes, x=double(x), z=double(z), half=0.5)()
+    in_c(k.box_sum("x * z - half", out, size, axes, x=x, z=z, half=0.5))()
+    close(out, wanted)
