@@ -6,7 +6,7 @@
    stride_h * stride_w classes that see different taps, and each class is a convolution with stride 1. */
 
 #define FIELDS_conv(A, W, L, C, I, F)                                                                          \
-    A(source) A(weight) A(bias) A(target) C(then)                                                              \
+    A(source) A(weight) A(bias) A(target)                                                                      \
     I(samples) I(group) I(turned) I(source_h) I(source_w) I(source_c) I(target_h) I(target_w) I(target_c)      \
     I(kernel_h) I(kernel_w) I(stride_h) I(stride_w) I(pad_h) I(pad_w) I(dilation_h) I(dilation_w)
 DECLARE(conv)
@@ -86,7 +86,7 @@ static int64_t conv_own_work(const conv_args *c) {
 static Demand conv_demand(const void *args) {
     const conv_args *c = args;
     return (Demand){ceil_div(c->samples * c->target_h, conv_lines_per_part(c)),
-                    conv_own_work(c) + map_work(c->then)};
+                    conv_own_work(c)};
 }
 
 /* All pixels of a lattice among the lines `first` to `stop` of the target, which begin and end with whole strides or
@@ -133,7 +133,7 @@ static conv_args conv_group(const conv_args *whole, int64_t group) {
 static void conv_run(const void *args, int64_t part, float *work) {
     const conv_args *c = args;
     int64_t step = conv_lines_per_part(c), first = part * step;
-    int64_t stop = smaller(first + step, c->samples * c->target_h), line = c->target_w * c->target_c;
+    int64_t stop = smaller(first + step, c->samples * c->target_h);
     Lattice lattice;
     for (int64_t group = 0; group < c->group; group++) {
         conv_args one = conv_group(c, group);
@@ -143,7 +143,12 @@ static void conv_run(const void *args, int64_t part, float *work) {
                 convolve(&one, &lattice, first, stop, work);
             }
     }
-    if (c->then) map_range(c->then, first * line, (stop - first) * line, work + conv_own_work(c));
+}
+
+static Range conv_covers(const void *args, int64_t part) {
+    const conv_args *c = args;
+    const int64_t step = conv_lines_per_part(c), first = part * step, line = c->target_w * c->target_c;
+    return (Range){first * line, (smaller(first + step, c->samples * c->target_h) - first) * line};
 }
 
 /* turn: (tap, input channel, output channel) -> (tap, output channel, input channel), within each group. */
