@@ -1,5 +1,7 @@
 """The kernels in C for sequences, losses and the like, against the numpy kernels in float64."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -191,3 +193,25 @@ def test_box_sum(data):
     REFERENCE.box_sum("x * z - half", wanted, size, axes, x=double(x), z=double(z), half=0.5)()
     in_c(k.box_sum("x * z - half", out, size, axes, x=x, z=z, half=0.5))()
     close(out, wanted)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_uniform_draws_the_same_bits(data):
+    draw = data.draw
+    k, seed = drawn_kernels(draw), draw(st.integers(0, (1 << 64) - 1))
+    shape = draw(st.sampled_from([(1,), (5000,), (3, 4), (3, 1, 7), (40, 70, 5, 3), (2, 1, 1, 1030)]))
+    wanted, order = np.zeros(shape, np.float32), range(len(shape))
+    found = laid(np.zeros(shape, np.float32), [*order[:1], *order[2:], *order[1:2]])
+    rng = SimpleNamespace(key=lambda: seed)
+    REFERENCE.uniform(rng, wanted)()
+    call = k.uniform(rng, found)
+    in_c(call.call)
+    call()
+    assert np.array_equal(found, wanted)
+    seed += 1
+    (*before, program) = k.joined([call])
+    for each in before:
+        each()
+    program()
+    assert not np.array_equal(found, wanted)

@@ -14,6 +14,7 @@
 #include "matrix.h"
 #include "pooling.h"
 #include "recurrent.h"
+#include "uniform.h"
 #include "winograd.h"
 
 static const Kernel KERNELS[] = {
@@ -41,5 +42,6 @@ static const Kernel KERNELS[] = {
     ENTRY_AS(lstm_pack_back, lstm_pack),
     ENTRY(lstm),
     ENTRY(lstm_dz),
+    ENTRY(uniform),
 };
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };
