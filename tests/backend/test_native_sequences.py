@@ -215,3 +215,33 @@ def test_uniform_draws_the_same_bits(data):
         each()
     program()
     assert not np.array_equal(found, wanted)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_copy_between_orders_and_into_slices(data):
+    draw = data.draw
+    k, normal = drawn_kernels(draw), drawn_normal(draw)
+    shape = draw(st.lists(st.integers(1, 36), min_size=1, max_size=4).filter(lambda shape: np.prod(shape) < 1 << 16))
+
+    def some():
+        """An array of the shape, in some order, and perhaps cut from a larger one."""
+        larger = [n + draw(st.integers(0, 3)) for n in shape]
+        whole = laid(normal(*larger), draw(st.permutations(range(len(shape)))))
+        return whole[tuple(slice(wide - n, None) for wide, n in zip(larger, shape, strict=True))]
+
+    x, y = some(), some()
+    if draw(st.booleans()):
+        x, y = ((10 * a).astype(np.int32, order="K") for a in (x, y))
+    in_c(k.map("x", y, x=x))()
+    assert np.array_equal(x, y)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_flattening_in_place_is_one_call_in_c(isa):
+    k, memory = native.make(2, isa=isa).k, np.zeros((2, 20, 30, 3), np.float32)
+    x = np.moveaxis(memory, -1, 1)
+    x[...] = np.arange(x.size).reshape(x.shape)
+    in_c(k.copy(x, memory.reshape(2, -1)))()
+    assert np.array_equal(memory.reshape(-1), np.arange(x.size))
+    assert k.joined([k.copy(memory, memory.reshape(-1))]) == []

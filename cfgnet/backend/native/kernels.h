@@ -12,6 +12,7 @@
 #include "convolution.h"
 #include "losses.h"
 #include "matrix.h"
+#include "copy.h"
 #include "pooling.h"
 #include "recurrent.h"
 #include "uniform.h"
@@ -43,5 +44,6 @@ static const Kernel KERNELS[] = {
     ENTRY(lstm),
     ENTRY(lstm_dz),
     ENTRY(uniform),
+    ENTRY(copy),
 };
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };
