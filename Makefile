@@ -3,9 +3,10 @@
 PYTHON ?= python3
 CONFIG ?= configs/lenet_digits.yaml
 ARGS ?=
+BENCH_PYTHON ?=
 BIN := .venv/bin
 
-.PHONY: train test lint torture gpu-test fmt schema native clean
+.PHONY: train test lint torture gpu-test bench fmt schema native clean
 
 train: .venv/.train
 	$(BIN)/cfgnet train $(CONFIG) $(ARGS)
@@ -23,6 +24,9 @@ torture: .venv/.dev
 
 gpu-test: .venv/.dev
 	$(BIN)/pytest -q -m gpu $(ARGS)
+
+bench: $(if $(BENCH_PYTHON),.venv/.dev,.venv/.bench)
+	$(BIN)/python -m tests.bench $(if $(BENCH_PYTHON),--torch-python $(BENCH_PYTHON)) $(ARGS)
 
 fmt: .venv/.dev
 	$(BIN)/ruff check --fix
@@ -49,6 +53,10 @@ schema: .venv/.train
 .venv/.dev: .venv/bin/python pyproject.toml
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@ .venv/.train
+
+.venv/.bench: .venv/bin/python pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,bench]'
+	@touch $@ .venv/.dev .venv/.train
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,7 @@ The public names, each loaded when it is first used, so that importing the packa
     net = cfgnet.Net(spec, phase="train")       planned and allocated
     run = cfgnet.train(spec)                    the same trainer as the shell; run.metrics, run.path
     cfgnet.grad_check(spec)                     a verdict per layer and parameter
+    cfgnet.time_net(spec)                       what a training step takes, as a whole and by layers
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cfgnet.prepare import load as load
     from cfgnet.prepare import loads as loads
     from cfgnet.spec import Spec as Spec
+    from cfgnet.timing import time_net as time_net
     from cfgnet.trainer import train as train
 
 _HOME = {
@@ -39,6 +41,7 @@ _HOME = {
     "grad_check": "gradcheck",
     "load": "prepare",
     "loads": "prepare",
+    "time_net": "timing",
     "train": "trainer",
 }
 

@@ -13,7 +13,8 @@ The methods of a member:
 
     shapes(x, ...) -> Shape, or {port: Shape} where there are several outputs; raises ShapeError
     params(x, ...) -> iterable of Param                       (none if not defined)
-    scratch(k, x, ...) -> {name: Shape} of workspace, undefined at entry, shared with other layers
+    scratch(k, x, ...) -> {name: Shape} of workspace, undefined at entry, shared with other layers; with more than two
+                          axes it lies in memory as the tensors do
     flops(x, y, ...) -> floating-point operations of forward, a multiply-add as 2   (size of the first output)
     forward(k, x, y, ...)
     backward(k, x, dy, dx=None, ...)                          (not differentiable if not defined)

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from cfgnet.backend import Backend, LayerRng, get_backend
-from cfgnet.backend.kernels import Immediate, Recorder
+from cfgnet.backend.kernels import Immediate, Record, Recorder
+from cfgnet.backend.kernels.fold import folded
 from cfgnet.errors import DataError
-from cfgnet.layer import HELPERS, Layer, answer, asks, size, text
+from cfgnet.layer import HELPERS, Layer, Shape, answer, asks, size, text
 from cfgnet.params import Parameter, Parameters
 from cfgnet.plan import Backward, Flow, Place, Plan, Shaped
 from cfgnet.plan.memory import gradient
@@ -53,14 +54,11 @@ class Net:
         )
         self.workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
-        offers = [self._offer(shaped) for shaped in plan.nodes]
-        forward = [
-            call
-            for shaped, offer in zip(plan.nodes, offers, strict=True)
-            for call in self._bound(shaped.node.layer, "forward", offer)
-        ]
-        backward = [call for step in plan.backward for call in self._backward_calls(step, offers[step.node])]
-        self._forward, self._backward = backend.k.joined(forward), backend.k.joined(backward)
+        forward, backward = self.layer_steps()
+        self.forward_steps = folded([item for items in forward for item in items])
+        """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
+        self.backward_steps = folded([item for items in backward for item in items])
+        self._forward, self._backward = backend.k.bound(self.forward_steps), backend.k.bound(self.backward_steps)
 
     # Arrays.
 
@@ -70,10 +68,10 @@ class Net:
         dtype = self.plan.dtype if kind.kind == "float" else INT
         return self._laid(self._arena[place.offset : place.offset + place.bytes].view(dtype), name)
 
-    def _laid(self, flat: Any, name: str) -> Any:
-        """A piece of memory as an array of the shape of a tensor, and in its order."""
-        shape = self.plan.tensors[name].shape or ()
-        if name not in self.plan.channels_last:
+    def _laid(self, flat: Any, name: str, shape: Shape | None = None) -> Any:
+        """A piece of memory as an array in the order of a tensor, and of its shape if none is given."""
+        shape = self.plan.tensors[name].shape or () if shape is None else shape
+        if name not in self.plan.channels_last or len(shape) < 3:
             return flat.reshape(shape)
         n, channels, *spatial = shape
         return self.backend.xp.moveaxis(flat.reshape(n, *spatial, channels), -1, 1)
@@ -88,7 +86,16 @@ class Net:
     def _added_flows(self) -> list[Flow]:
         return [flow for step in self.plan.backward for flow in step.all_flows if flow.add]
 
-    # Binding: every name that a layer may ask for, and the calls that run it.
+    # Recording: every name that a layer may ask for, and what it does with that.
+
+    def layer_steps(self) -> tuple[list[list[Record | Call]], list[list[Record | Call]]]:
+        """What every layer does on its own, before anything is folded: by `plan.nodes`, and by `plan.backward`."""
+        offers = [self._offer(shaped) for shaped in self.plan.nodes]
+        forward = [
+            self._recorded(shaped.node.layer, "forward", offer)
+            for shaped, offer in zip(self.plan.nodes, offers, strict=True)
+        ]
+        return forward, [self._backward_items(step, offers[step.node]) for step in self.plan.backward]
 
     def _offer(self, shaped: Shaped) -> dict[str, Any]:
         """Everything that the methods of one layer may ask for, except gradients of its inputs."""
@@ -110,8 +117,9 @@ class Net:
         for name, key in shaped.params.items():
             offer[name] = self.params[key].value
         at = 0
+        like = next((name for name in shaped.tensors if name in self.plan.channels_last), shaped.tensors[0])
         for name, shape in shaped.scratch.items():
-            offer[name] = self.workspace[at : at + size(shape)].reshape(shape)
+            offer[name] = self._laid(self.workspace[at : at + size(shape)], like, shape)
             at += size(shape)
         return offer
 
@@ -119,17 +127,17 @@ class Net:
     def _at(arrays: Mapping[str, Any], value: str | tuple[str, ...]) -> Any:
         return arrays[value] if isinstance(value, str) else [arrays[name] for name in value]
 
-    def _bound(self, layer: Layer, method: str, offer: Mapping[str, Any]) -> list[Call]:
-        """The calls of a method: those of its kernels where it works by kernels alone, else itself."""
+    def _recorded(self, layer: Layer, method: str, offer: Mapping[str, Any]) -> list[Record | Call]:
+        """What a method does: its kernels where it works by kernels alone, else a call of the method itself."""
         if {"k", "xp"} & asks(type(layer), method).keys() == {"k"}:
-            recorder = Recorder(self.backend.k)
+            recorder = Recorder(f"{layer.name} {method}")
             getattr(layer, method)(**answer(layer, method, {**offer, "k": recorder}))
-            return recorder.calls
+            return [*recorder.records]
         return [partial(getattr(layer, method), **answer(layer, method, {**offer, "k": Immediate(self.backend.k)}))]
 
-    def _backward_calls(self, step: Backward, offer: dict[str, Any]) -> list[Call]:
+    def _backward_items(self, step: Backward, offer: dict[str, Any]) -> list[Record | Call]:
         shaped = self.plan.nodes[step.node]
-        offer, after = dict(offer), list[Call]()
+        offer, after = dict(offer), Recorder(f"{shaped.name} backward")
         for port, flow in step.flows.items():
             if isinstance(flow, tuple):
                 made = [self._destination(one, after) for one in flow]
@@ -138,9 +146,9 @@ class Net:
                 offer["d" + port] = self._destination(flow, after)
         for name in step.params:
             offer["d" + name] = self.params[shaped.params[name]].grad
-        return [*self._bound(shaped.node.layer, "backward", offer), *after]
+        return [*self._recorded(shaped.node.layer, "backward", offer), *after.records]
 
-    def _destination(self, flow: Flow | None, after: list[Call]) -> Any:
+    def _destination(self, flow: Flow | None, after: Recorder) -> Any:
         """Where a layer writes the gradient of one input; a gradient that is added goes through a buffer of its own."""
         if flow is None:
             return None
@@ -148,8 +156,8 @@ class Net:
         if not flow.add:
             return total
         # A second input of the same layer cannot share the buffer.
-        buffer = self._laid(self._flat(total.size) if after else self._added[: total.size], flow.tensor)
-        after.append(self.backend.k.map("total + more", total, total=total, more=buffer))
+        buffer = self._laid(self._flat(total.size) if after.records else self._added[: total.size], flow.tensor)
+        after.map("total + more", total, total=total, more=buffer)
         return buffer
 
     # Running.

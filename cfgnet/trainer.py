@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from cfgnet.plan.text import plan_text
 from cfgnet.prepare import Prepared, load, plan_for, prepare
 from cfgnet.rundir import RunDir
 from cfgnet.snapshot import Snapshot
-from cfgnet.spec import Spec
+from cfgnet.spec import PHASES, Phase, Spec
 from cfgnet.update import Updater
 
 
@@ -165,12 +166,19 @@ def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Sessio
     backend = spec.make_backend(backend_name)
     if (backend_name or spec.backend) == "auto":
         reporter.note(f"backend: {backend.name} ({backend.device})")
+    prepared, net = trained_net(spec, backend)
+    evaluator = Evaluator(spec, prepared, backend, net.params) if "test" in prepared.plans else None
+    metric = best_metric(spec, prepared.plans["test"]) if evaluator else None
+    return Session(spec, prepared, backend, net, evaluator, metric, reporter)
+
+
+def trained_net(spec: Spec, backend: Backend, phases: Sequence[Phase] = PHASES) -> tuple[Prepared, Net]:
+    """The data and plans of `phases`, and the net that is trained; SpecError where there is nothing to train."""
     if spec.data.train is None:
         hint = "as in data: {train: {source: digits, batch_size: 64}}"
         raise SpecError([Problem("there is no data.train to train on", hint, ("data",))]).located(spec.place)
-    prepared = prepare(spec, backend, reuse=True)
-    plans = prepared.plans.values()
-    slots = [slot for plan in plans for slot in plan.slots.values()]
+    prepared = prepare(spec, backend, phases, reuse=True)
+    slots = [slot for plan in prepared.plans.values() for slot in plan.slots.values()]
     params = Parameters(slots, backend, spec.dtype, spec.seed)
     net = Net(prepared.plans["train"], backend, seed=spec.seed, params=params)
     if not net.plan.backward:
@@ -178,9 +186,7 @@ def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Sessio
         raise SpecError([Problem("nothing to train: no trained parameter leads to a loss", hint, ("layers",))]).located(
             spec.place
         )
-    evaluator = Evaluator(spec, prepared, backend, params) if "test" in prepared.plans else None
-    metric = best_metric(spec, prepared.plans["test"]) if evaluator else None
-    return Session(spec, prepared, backend, net, evaluator, metric, reporter)
+    return prepared, net
 
 
 class Trainer:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cfgnet.backend.kernels import Recorder
+from cfgnet.backend.kernels.fold import folded
 from cfgnet.errors import SnapshotError
 from cfgnet.params import Parameters
 from cfgnet.solver import Solver
@@ -17,7 +18,7 @@ class Updater:
 
     def __init__(self, solver: Solver, params: Parameters, max_iter: int):
         self.solver, self.params, self.max_iter = solver, params, max_iter
-        xp, recorder = params.backend.xp, Recorder(params.backend.k)
+        xp, recorder = params.backend.xp, Recorder("update")
         self.state = {name: xp.zeros_like(params.grads) for name in solver.state_names()}
         self._rates = xp.zeros(len(params.groups), params.dtype)
         """The learning rate of each group."""
@@ -27,7 +28,7 @@ class Updater:
             solver.regularize(recorder, w, g, solver.weight_decay * group.decay_mult)
             state = {name: vector[part] for name, vector in self.state.items()}
             solver.update(k=recorder, w=w, g=g, rate=self._rates[number : number + 1], **state)
-        self._calls = params.backend.k.joined(recorder.calls)
+        self._calls = params.backend.k.bound(folded(recorder.records))
 
     def rate(self, iteration: int) -> float:
         """The learning rate at `iteration`, counted from 0."""

@@ -33,7 +33,7 @@ def wanted() -> list[Package]:
         requirement, _, condition = text.partition(";")
         extra = re.search(r"extra\s*==\s*['\"](\w+)", condition)
         named = re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", requirement)
-        if named and not (extra and extra[1] == "dev"):
+        if named and not (extra and extra[1] in ("dev", "bench")):
             found.append(Package(named[1].lower(), named[2], extra[1] if extra else ""))
     return found
 

@@ -39,6 +39,11 @@ class InnerProduct(Layer):
         Case(num_output=3, x=(2, 5), axis=0),
     ]
 
+    @property
+    def layout(self):  # type: ignore[override]  # a constant of most types; here it depends on the axis
+        """Any order, because a few inputs are soon copied into rows; rows where the output keeps some of the axes."""
+        return "any" if self.axis == 1 else "rows"
+
     def shapes(self, x):
         return (*x[: canonical_axis(self.axis, len(x))], self.num_output)
 
@@ -49,24 +54,37 @@ class InnerProduct(Layer):
         if self.bias_term:
             yield Param("bias", (self.num_output,), self.bias_filler)
 
+    def scratch(self, x):
+        return {"rows": (x[0], size(x[1:]))} if self.axis == 1 and len(x) > 2 else {}
+
     def flops(self, y, weight):
         return 2 * size(y) * size(weight) // self.num_output
 
-    def _matrix(self, x, weight):
-        """x as rows of inputs, and the weight as (outputs, inputs)."""
-        rows = weight if not self.transpose else weight.T
-        return x.reshape(-1, rows.shape[1]), rows
+    def _matrix(self, weight):
+        """The weight as (outputs, inputs)."""
+        return weight.T if self.transpose else weight
 
-    def forward(self, k, x, weight, y, bias=None):
-        rows, matrix = self._matrix(x, weight)
-        k.product(rows, matrix.T, y.reshape(-1, self.num_output), bias)
+    def forward(self, k, x, weight, y, bias=None, rows=None):
+        matrix = self._matrix(weight)
+        k.product(_in_rows(k, x, matrix, rows), matrix.T, y.reshape(-1, self.num_output), bias)
 
-    def backward(self, k, x, weight, dy, dx=None, dweight=None, dbias=None):
-        rows, matrix = self._matrix(x, weight)
-        upper = dy.reshape(-1, self.num_output)
+    def backward(self, k, x, weight, dy, dx=None, dweight=None, dbias=None, rows=None):
+        matrix, upper = self._matrix(weight), dy.reshape(-1, self.num_output)
         if dweight is not None:
-            k.product(*((rows.T, upper) if self.transpose else (upper.T, rows)), dweight, add=True)
+            lower = _in_rows(k, x, matrix, rows)
+            k.product(*((lower.T, upper) if self.transpose else (upper.T, lower)), dweight, add=True)
         if dbias is not None:
             k.sum("dy", dbias, (0,), add=True, dy=upper)
         if dx is not None:
-            k.product(upper, matrix, dx.reshape(rows.shape))
+            direct = dx.flags.c_contiguous
+            k.product(upper, matrix, dx.reshape(-1, matrix.shape[1]) if direct else rows)
+            if not direct:
+                k.copy(rows, dx)
+
+
+def _in_rows(k, x, matrix, rows):
+    """x with the inputs of a sample as one axis; by way of `rows` where it lies in another order."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1, matrix.shape[1])
+    k.copy(x, rows)
+    return rows

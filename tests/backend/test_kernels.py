@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cfgnet.backend import get_backend
 from cfgnet.backend.expression import FUNCTIONS, compiled
 from cfgnet.backend.kernels import Kernels
-from cfgnet.backend.kernels.various import nothing
+from cfgnet.backend.kernels.base import nothing
 from cfgnet.backend.threads import Threads
 from cfgnet.errors import ContractError, DataError
 

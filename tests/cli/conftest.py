@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 import cfgnet
+import cfgnet.layers  # noqa: F401  registers the layer types, before a test puts a copy in their place
 from cfgnet.cli import main
 from cfgnet.layer import Layer
 

@@ -10,7 +10,7 @@ convolution and pooling are fastest.
 
 from __future__ import annotations
 
-from cfgnet.backend.kernels.base import Call, ConvAlgo, Immediate, Recorder, in_turn
+from cfgnet.backend.kernels.base import Call, ConvAlgo, Immediate, Record, Recorder, in_turn
 from cfgnet.backend.kernels.convolution import Convolution
 from cfgnet.backend.kernels.elementwise import Elementwise
 from cfgnet.backend.kernels.losses import Losses
@@ -19,7 +19,7 @@ from cfgnet.backend.kernels.pooling import Pooling
 from cfgnet.backend.kernels.recurrent import Recurrent
 from cfgnet.backend.kernels.various import Various
 
-__all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Recorder", "in_turn"]
+__all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Record", "Recorder", "in_turn"]
 
 
 class Kernels(Convolution, Pooling, Recurrent, Matrix, Losses, Various, Elementwise):

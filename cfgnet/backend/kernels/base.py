@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from cfgnet.backend.threads import Threads
@@ -42,9 +43,18 @@ class Base:
         """The same calls, as few of them as this tier can make of them."""
         return list(calls)
 
+    def bound(self, items: Sequence[Record | Call]) -> list[Call]:
+        """The calls of records, among those of calls that were bound already."""
+        calls = [item.bound(self) if isinstance(item, Record) else item for item in items]
+        return self.joined([call for call in calls if call is not nothing])
+
     def together(self, calls: Sequence[Call]) -> Call:
         """One call that runs `calls`, each on a thread of its own, and returns when all are done."""
         return calls[0] if len(calls) == 1 else self.threads.together(calls)
+
+
+def nothing() -> None:
+    """The call of a kernel that has nothing to do."""
 
 
 def in_turn(calls: Sequence[Call]) -> Call:
@@ -60,18 +70,36 @@ def in_turn(calls: Sequence[Call]) -> Call:
     return run
 
 
-class Recorder:
-    """Stands in for kernels `k` while a method of a layer runs for the only time: it keeps the calls."""
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A kernel with what it is handed, before anything is bound."""
 
-    def __init__(self, kernels: Any):
-        self._kernels = kernels
-        self.calls: list[Call] = []
+    owner: str
+    """Whose it is: "conv1 forward"."""
+    kernel: str
+    args: tuple[Any, ...]
+    settings: Mapping[str, Any]
+    apart: str = ""
+    """Why it is not folded into the kernel before it; empty where that is no question."""
+    folded: tuple[str, ...] = ()
+    """The owners of what was folded into it."""
+
+    def bound(self, kernels: Any) -> Call:
+        """The call that computes it."""
+        call: Call = getattr(kernels, self.kernel)(*self.args, **self.settings)
+        return call
+
+
+class Recorder:
+    """Stands in for kernels `k` while a method of a layer runs for the only time: it keeps what is asked for."""
+
+    def __init__(self, owner: str):
+        self._owner = owner
+        self.records: list[Record] = []
 
     def __getattr__(self, name: str) -> Any:
-        bind = getattr(self._kernels, name)
-
         def record(*args: Any, **settings: Any) -> None:
-            self.calls.append(bind(*args, **settings))
+            self.records.append(Record(self._owner, name, args, settings))
 
         return record
 

@@ -2,62 +2,127 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from cfgnet.backend.expression import Instruction, Program, compiled
 from cfgnet.backend.kernels.base import Array, Base, Call, Shape, in_turn
+from cfgnet.backend.kernels.memory import order
 
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal"}
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A formula over every element of a space: its values go into `out`, or their sum over `axes` does."""
+
+    formula: str
+    out: Array
+    given: Mapping[str, Any]
+    """The arrays, which broadcast to the space, and the numbers of the formula."""
+    axes: tuple[int, ...] | None = None
+    """The axes that are summed over, which out lacks; None where nothing is summed."""
+    add: bool = False
+    """Whether the sum is added to out."""
+
+    @property
+    def operands(self) -> list[Array]:
+        """The arrays that the formula reads."""
+        return [value for value in self.given.values() if _is_array(value)]
+
+    @functools.cached_property
+    def shape(self) -> Shape:
+        """The axes of the space."""
+        return tuple(self.out.shape) if self.axes is None else _broadcast(self.operands)
+
+    @functools.cached_property
+    def order(self) -> tuple[int, ...]:
+        """The axes as they lie in the memory of the first array that spans the whole space."""
+        spanning = (a for a in ([self.out] if self.axes is None else self.operands) if a.shape == self.shape)
+        return next(map(order, spanning), tuple(range(len(self.shape))))
+
+    def turned(self, axes: tuple[int, ...]) -> Step:
+        """The same with the axes of the space in another order; out keeps one element along summed axes."""
+        ndim = len(axes)
+
+        def turn(array: Array) -> Array:
+            return array.reshape((1,) * (ndim - array.ndim) + array.shape).transpose(axes)
+
+        given = {name: turn(value) if _is_array(value) else value for name, value in self.given.items()}
+        if self.axes is None:
+            return Step(self.formula, turn(self.out), given)
+        whole = self.out.reshape([1 if axis in self.axes else n for axis, n in enumerate(self.shape)])
+        return Step(self.formula, turn(whole), given, tuple(axes.index(axis) for axis in self.axes), self.add)
+
+
 class Elementwise(Base):
-    """`map` and `sum`, of which every layer that works on each element by itself is made."""
+    """`map` and `sum`, of which every layer that works on each element by itself is made, and a `chain` of them."""
 
     block_elements = 1 << 15
     """How many elements are worked on at a time; what fits a core's cache is fastest."""
 
     def map(self, formula: str, out: Array, **given: Any) -> Call:
         """out = formula, element by element; `given` are arrays that broadcast to out, and numbers. out may be one."""
-        program = compiled(formula)
-        out, views = _in_memory_order(out, given)
-
-        def share(thread: int, rows: slice) -> Call:
-            steps: list[Call] = []
-            for block in self._blocks(out.shape, rows):
-                steps += self._bound(program, _cut(views, block, out.ndim), out[block], thread)
-            return in_turn(steps)
-
-        return self.together([share(*each) for each in enumerate(self._shares(out.shape))])
+        return self.chain([Step(formula, out, given)])
 
     def sum(self, formula: str, out: Array, axes: Sequence[int], add: bool = False, **given: Any) -> Call:
         """out = formula, summed over `axes`, which out lacks; with `add` it is added to out."""
-        program, xp, axes = compiled(formula), self.xp, tuple(axes)
-        shape = xp.broadcast(*(a for a in given.values() if _is_array(a))).shape
-        along = 0 in axes
-        """Whether a block gives a part of every element of out, rather than all of some."""
+        return self.chain([Step(formula, out, given, tuple(axes), add)])
 
-        def share(thread: int, rows: slice, total: Array) -> Call:
-            steps: list[Call] = [partial(total.fill, 0)] if along else []
-            for block in self._blocks(shape, rows):
-                views = _cut(given, block, len(shape))
-                value = self.temporary(thread, 1000, xp.empty(shape, bool)[block].shape, out.dtype)
-                steps += self._bound(program, views, value, thread)
-                target = total if along else total[block]
-                part = self.temporary(thread, 1001, target.shape, out.dtype)
-                steps.append(partial(xp.sum, value, axis=axes, out=part))
-                steps.append(partial(xp.add, target, part, target) if along else partial(xp.copyto, target, part))
-            return in_turn(steps)
+    def chain(self, steps: Sequence[Step]) -> Call:
+        """Steps over one space, block by block: every step of a block is done before the next block.
 
-        shares = self._shares(shape) if along else [slice(None)]
-        totals = [xp.empty_like(out) for _ in shares] if along or add else [out]
-        calls = [share(thread, rows, totals[thread]) for thread, rows in enumerate(shares)]
-        last: list[Call] = [partial(xp.add, totals[0], more, totals[0]) for more in totals[1:]]
-        if totals[0] is not out:
-            last.append(partial(xp.add, out, totals[0], out) if add else partial(xp.copyto, out, totals[0]))
-        return in_turn([self.together(calls), *last])
+        So a step may read what an earlier one wrote at the same elements, and nothing else of it; sums are there at
+        the end only. `fold.py` knows which steps may stand in one chain.
+        """
+        steps = _flat([step.turned(steps[0].order) for step in steps])
+        shares = self._shares(steps[0].shape)
+        sums = [_Sum(self.xp, step, len(shares)) if step.axes is not None else None for step in steps]
+        calls = [self._share(steps, sums, *each) for each in enumerate(shares)]
+        return in_turn([self.together(calls), *(call for each in sums if each for call in each.last())])
+
+    def _share(self, steps: Sequence[Step], sums: Sequence[_Sum | None], thread: int, rows: slice) -> Call:
+        """One thread's part of a chain."""
+        calls = [call for each in sums if each for call in each.first(thread)]
+        shape = steps[0].shape
+        for block in self._blocks(shape, rows):
+            for step, total in zip(steps, sums, strict=True):
+                given = _cut(step.given, block, len(shape))
+                if total is None:
+                    calls += self._bound(compiled(step.formula), given, step.out[block], thread)
+                else:
+                    value, before = self._value(step, given, _shape_of(shape, block), thread)
+                    calls += [*before, *self._summed(value, step.axes or (), total, thread, block)]
+        return in_turn(calls)
+
+    def _value(self, step: Step, given: Mapping[str, Any], shape: Shape, thread: int) -> tuple[Array, list[Call]]:
+        """A block of the values of a formula, and the calls that compute it: none where it is an array as it is."""
+        program, dtype = compiled(step.formula), step.out.dtype
+        bare = given.get(step.formula)
+        if bare is not None and _is_array(bare) and bare.shape == shape and bare.dtype == dtype:
+            return bare, []
+        value = self.temporary(thread, 1000, shape, dtype)
+        return value, self._bound(program, given, value, thread)
+
+    def _summed(self, value: Array, axes: tuple[int, ...], total: _Sum, thread: int, block: Any) -> list[Call]:
+        """The calls that bring the sum of a block to where it belongs."""
+        xp = self.xp
+        if not total.along:
+            return [partial(xp.sum, value, axis=axes, keepdims=True, out=total.parts[0][block])]
+        whole = total.parts[thread]
+        part = self.temporary(thread, 1001, whole.shape, whole.dtype)
+        columns = math.prod(whole.shape)
+        if axes == tuple(range(len(axes))) and columns > 1 and value.flags.c_contiguous and value.dtype.kind == "f":
+            # A product with ones is several times as fast as a sum over the first axes.
+            ones = xp.ones((1, value.size // columns), value.dtype)
+            add = partial(xp.matmul, ones, value.reshape(-1, columns), out=part.reshape(1, columns))
+        else:
+            add = partial(xp.sum, value, axis=axes, keepdims=True, out=part)
+        return [add, partial(xp.add, whole, part, whole)]
 
     def _shares(self, shape: Shape) -> list[slice]:
         """The rows of an array for each thread; one share where splitting costs more than it gains."""
@@ -86,7 +151,7 @@ class Elementwise(Base):
         return calls
 
     def _result(self, instruction: Instruction, place: int, operands: list[Any], dtype: Any, thread: int) -> Array:
-        shape = self.xp.broadcast(*filter(_is_array, operands)).shape
+        shape = _broadcast(list(filter(_is_array, operands)))
         return self.temporary(thread, place, shape, bool if instruction.function in COMPARISONS else dtype)
 
     def _steps(self, function: str, operands: list[Any], out: Array, thread: int) -> list[Call]:
@@ -104,6 +169,42 @@ class Elementwise(Base):
         return [partial(getattr(xp, function), *operands, out=out)]
 
 
+class _Sum:
+    """The result of a sum in the making: a total for each thread, where a block gives a part of every element of it."""
+
+    def __init__(self, xp: Any, step: Step, shares: int):
+        self.xp, self.step = xp, step
+        self.along = 0 in (step.axes or ()) or not step.shape
+        """Whether blocks, which are pieces along the first axis, all give to the same elements."""
+        direct = not self.along and not step.add
+        self.parts = [step.out] if direct else [xp.empty_like(step.out) for _ in range(shares if self.along else 1)]
+
+    def first(self, thread: int) -> list[Call]:
+        """What a thread does before its blocks."""
+        return [partial(self.parts[thread].fill, 0)] if self.along else []
+
+    def last(self) -> list[Call]:
+        """What is done when all threads have finished."""
+        xp, total, out = self.xp, self.parts[0], self.step.out
+        calls: list[Call] = [partial(xp.add, total, more, total) for more in self.parts[1:]]
+        if self.step.add:
+            return [*calls, partial(xp.add, out, total, out)]
+        return calls if total is out else [*calls, partial(xp.copyto, out, total)]
+
+
+def _flat(steps: list[Step]) -> list[Step]:
+    """The same steps over one axis, if every array spans the space and lies in one piece."""
+    arrays = [a for step in steps for a in (step.out, *step.operands)]
+    if any(step.axes is not None for step in steps) or any(
+        a.shape != steps[0].shape or not a.flags.c_contiguous for a in arrays
+    ):
+        return steps
+    return [
+        Step(s.formula, s.out.reshape(-1), {n: a.reshape(-1) if _is_array(a) else a for n, a in s.given.items()})
+        for s in steps
+    ]
+
+
 def _operand(operand: Any, given: Mapping[str, Any], results: list[Array]) -> Any:
     return given[operand] if isinstance(operand, str) else results[operand] if isinstance(operand, int) else operand
 
@@ -112,28 +213,21 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "shape")
 
 
+def _broadcast(arrays: Sequence[Array]) -> Shape:
+    """The shape that arrays have together."""
+    ndim = max((a.ndim for a in arrays), default=0)
+    padded = [(1,) * (ndim - a.ndim) + tuple(a.shape) for a in arrays]
+    return tuple(next((n for n in along if n != 1), 1) for along in zip(*padded, strict=True))
+
+
+def _shape_of(shape: Shape, block: Any) -> Shape:
+    """The shape of a block of an array."""
+    return shape if block is ... else (block.stop - block.start, *shape[1:])
+
+
 def _cut(given: Mapping[str, Any], block: Any, ndim: int) -> dict[str, Any]:
     """The pieces of arrays that belong to a block of the array that they broadcast to, whose axes are `ndim`."""
     return {
         name: a[block] if _is_array(a) and a.ndim == ndim and ndim and a.shape[0] > 1 else a
         for name, a in given.items()
     }
-
-
-def _in_memory_order(out: Array, given: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
-    """The same arrays with the axes as they lie in the memory of `out`, and as one axis if all lie in one piece."""
-    order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
-    same = {name: a for name, a in given.items() if _is_array(a) and a.shape == out.shape}
-    if order == list(range(out.ndim)) and len(same) < sum(map(_is_array, given.values())):
-        return out, dict(given)
-    turned = {
-        name: (a if a.ndim == out.ndim else a.reshape((1,) * (out.ndim - a.ndim) + a.shape)).transpose(order)
-        if _is_array(a) and a.ndim
-        else a
-        for name, a in given.items()
-    }
-    out = out.transpose(order)
-    whole = [out, *(turned[name] for name in same)]
-    if len(same) == sum(map(_is_array, given.values())) and all(a.flags.c_contiguous for a in whole):
-        return out.reshape(-1), {name: turned[name].reshape(-1) if name in same else turned[name] for name in turned}
-    return out, turned

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from cfgnet.backend.expression import compiled
-from cfgnet.backend.kernels.base import Array, Call, in_turn
+from cfgnet.backend.kernels.base import Array, Call, in_turn, nothing
 from cfgnet.backend.kernels.elementwise import Elementwise
+from cfgnet.backend.kernels.memory import order, same_place
 
 WORD = 1 << 64
 GOLDEN, MIX = 0x9E3779B97F4A7C15, ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -52,7 +53,7 @@ class Various(Elementwise):
     def copy(self, x: Array, y: Array) -> Call:
         """y = the elements of x in their row-major order; `nothing` where they lie there already."""
         pair = _of_one_shape(x, y)
-        if pair and _same_place(*pair):
+        if pair and same_place(*pair):
             return nothing
         if pair and not self.xp.may_share_memory(x, y):
             return self.map("x", pair[1], x=pair[0])
@@ -140,13 +141,9 @@ class Various(Elementwise):
 
     def _aside(self, thread: int, place: int, array: Array) -> Array:
         """A temporary array like `array`, in its order in memory."""
-        order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-        made = self.temporary(thread, place, tuple(array.shape[axis] for axis in order), array.dtype)
-        return made.transpose(sorted(range(array.ndim), key=order.__getitem__))
-
-
-def nothing() -> None:
-    """The call of a kernel that has nothing to do."""
+        axes = order(array)
+        made = self.temporary(thread, place, tuple(array.shape[axis] for axis in axes), array.dtype)
+        return made.transpose([axes.index(axis) for axis in range(array.ndim)])
 
 
 def _of_one_shape(x: Array, y: Array) -> tuple[Array, Array] | None:
@@ -174,16 +171,6 @@ def _cut_alike(x: Array, y: Array) -> tuple[Array, Array] | None:
             theirs.append(other // part)
     shape += [*ours, *theirs]
     return x.reshape(shape), y.reshape(shape)
-
-
-def _same_place(x: Array, y: Array) -> bool:
-    """Whether two arrays of one shape are the same elements of the same memory."""
-
-    def place(array: Array) -> tuple[int, list[int]]:
-        interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-        return interface["data"][0], [s for n, s in zip(array.shape, array.strides, strict=True) if n > 1]
-
-    return place(x) == place(y)
 
 
 def _in_row_major_order(array: Array, most: int, first: int = 0) -> Iterator[tuple[int, Array]]:

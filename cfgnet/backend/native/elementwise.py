@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from cfgnet.backend.expression import Operand, compiled
 from cfgnet.backend.kernels.base import Array, Shape
+from cfgnet.backend.kernels.elementwise import Step
+from cfgnet.backend.kernels.memory import address
 from cfgnet.backend.native._native import Call, Pool
+from cfgnet.backend.native.base import plain
 
 FUNCTIONS = [
     "copy",
@@ -58,14 +60,14 @@ class Space:
     order: tuple[int, ...]
 
     @classmethod
-    def of(cls, arrays: Sequence[Array]) -> Space | None:
-        """The space over which `arrays` broadcast; None where the first full one among them has gaps."""
-        shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        for array in arrays:
-            if array.shape == shape:
-                order = tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
-                return cls(shape, order) if array.transpose(order).flags.c_contiguous else None
-        return None
+    def of(cls, step: Step) -> Space | None:
+        """The space of a step; None where an array is not float32, or none spans the space without gaps."""
+        arrays = [step.out, *step.operands]
+        if any(array.dtype != np.float32 for array in arrays) or not math.prod(step.shape):
+            return None
+        spanning = [array for array in arrays if array.shape == step.shape]
+        whole = bool(spanning) and any(array.transpose(step.order).flags.c_contiguous for array in spanning)
+        return cls(step.shape, step.order) if whole else None
 
     @property
     def size(self) -> int:
@@ -98,72 +100,127 @@ class Code:
 
     def __init__(self, space: Space):
         self.space = space
-        self.kinds: list[int] = []
-        self.periods: list[int] = []
-        self.arrays: list[Array] = []
-        self.numbers: list[float] = []
+        self.places: list[_Place] = []
         self.instructions: list[tuple[int, int, int, int, int]] = []
-        self.totals: list[tuple[int, Array]] = []
+        self.sums: list[tuple[Step, Array]] = []
+        """The steps that are sums, each with a row of totals for each part."""
+        self.parts = parts_of(space.size)
 
-    def place(self, kind: int, array: Array | None = None, period: int = 1, number: float = 0.0) -> int:
-        """A new place."""
-        self.kinds.append(kind)
-        self.periods.append(period)
-        self.arrays.append(_NOTHING if array is None else array)
-        self.numbers.append(number)
-        return len(self.kinds) - 1
+    def append(self, step: Step) -> bool:
+        """Appends a step; False, with nothing changed, where it does not fit."""
+        before = len(self.places), len(self.instructions)
+        if step.shape == self.space.shape and self._appended(step) and len(self.places) <= MOST_PLACES:
+            return True
+        del self.places[before[0] :], self.instructions[before[1] :]
+        self.sums = [(one, totals) for one, totals in self.sums if one is not step]
+        return False
 
-    def array(self, array: Array) -> int | None:
+    def _appended(self, step: Step) -> bool:
+        if step.axes is None:
+            out = self._array(step.out)
+            return out is not None and self.places[out].kind == ELEMENT and self._formula(step, out) is not None
+        period = self.space.kept(step.axes)
+        value = self._formula(step, None) if period and plain(step.out) else None
+        if value is None or period is None:
+            return False
+        totals = np.empty((self.parts, period), np.float32)
+        total = self._place(_Place(TOTAL, totals, period))
+        self._emit("add", total, (total, value))
+        self.sums.append((step, totals))
+        return True
+
+    def has(self, kind: int) -> bool:
+        """Whether there is a place of a kind."""
+        return any(place.kind == kind for place in self.places)
+
+    def _place(self, wanted: _Place) -> int:
+        """The number of a place, which is a new one unless the same array or number stands at one."""
+        for number, place in enumerate(self.places):
+            if place.kind != RESULT and place.same(wanted):
+                return number
+        self.places.append(wanted)
+        return len(self.places) - 1
+
+    def _array(self, array: Array) -> int | None:
         """The place of an array; None for one that does not lie in the order of the space."""
         period = self.space.period(array) if array.dtype == np.float32 else None
         if period is None:
             return None
-        return self.place(ELEMENT, array) if period == self.space.size else self.place(REPEATED, array, period)
+        return self._place(_Place(ELEMENT if period == self.space.size else REPEATED, array, period))
 
-    def emit(self, function: str, target: int, operands: Sequence[int]) -> None:
+    def _emit(self, function: str, target: int, operands: Sequence[int]) -> None:
         """An instruction; the last operand stands in for those that the function does not take."""
         a, b, c = (*operands, *[operands[-1]] * (3 - len(operands)))
         self.instructions.append((FUNCTIONS.index(function), target, a, b, c))
 
-    def formula(self, formula: str, given: Mapping[str, Any], out: int) -> bool:
-        """Appends a formula whose value goes to the place `out`; False where an array does not fit."""
-        program = compiled(formula)
+    def _formula(self, step: Step, out: int | None) -> int | None:
+        """Appends a formula and returns the place of its value: `out`, if given; None where an array does not fit."""
+        program = compiled(step.formula)
         places: dict[Operand, int] = {}
         for name in program.names:
-            value = given[name]
-            place = self.array(value) if hasattr(value, "shape") else self.place(NUMBER, number=float(value))
+            value = step.given[name]
+            number = _Place(NUMBER, number=float(value)) if not hasattr(value, "shape") else None
+            place = self._place(number) if number else self._array(value)
             if place is None:
-                return False
+                return None
             places[name] = place
-        registers = [self.place(RESULT) for _ in range(max(program.places, default=-1) + 1)]
+        if out is None and step.formula in places:
+            return places[step.formula]
+        registers = self._registers(max(program.places, default=-1) + 2)
         results: list[int] = []
-        for register, instruction in zip((*program.places, None), program.instructions, strict=True):
+        for register, instruction in zip((*program.places, -1), program.instructions, strict=True):
             operands = []
             for operand in instruction.operands:
                 if isinstance(operand, float) and operand not in places:
-                    places[operand] = self.place(NUMBER, number=operand)
+                    places[operand] = self._place(_Place(NUMBER, number=operand))
                 operands.append(results[operand] if isinstance(operand, int) else places[operand])
-            results.append(out if register is None else registers[register])
-            self.emit(instruction.function, results[-1], operands)
-        return len(self.kinds) <= MOST_PLACES
+            results.append(out if register < 0 and out is not None else registers[register])
+            self._emit(instruction.function, results[-1], operands)
+        return results[-1]
 
-    def call(self, pool: Pool, parts: int | None = None) -> Call:
+    def _registers(self, count: int) -> list[int]:
+        """The places of results in between, which all formulas share."""
+        there = [number for number, place in enumerate(self.places) if place.kind == RESULT]
+        for _ in range(count - len(there)):
+            self.places.append(_Place(RESULT))
+            there.append(len(self.places) - 1)
+        return there
+
+    def call(self, pool: Pool) -> Call:
         """The call that runs the program over the whole space."""
-        period = math.lcm(*(p for kind, p in zip(self.kinds, self.periods, strict=True) if kind in (REPEATED, TOTAL)))
+        period = math.lcm(*(place.period for place in self.places if place.kind in (REPEATED, TOTAL)))
         block = max(1, BLOCK // period) * period
         return pool.call(
             "map",
             code=np.array(self.instructions, np.int32),
             instructions=len(self.instructions),
-            kinds=np.array(self.kinds, np.int32),
-            periods=np.array(self.periods, np.int32),
-            arrays=self.arrays,
-            numbers=np.array(self.numbers, np.float32),
-            places=len(self.kinds),
+            kinds=np.array([place.kind for place in self.places], np.int32),
+            periods=np.array([place.period for place in self.places], np.int32),
+            arrays=[_NOTHING if place.array is None else place.array for place in self.places],
+            numbers=np.array([place.number for place in self.places], np.float32),
+            places=len(self.places),
             length=self.space.size,
             block=block,
-            parts=parts or parts_of(self.space.size),
+            parts=self.parts,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """What stands at a place of a program."""
+
+    kind: int
+    array: Array | None = None
+    period: int = 1
+    number: float = 0.0
+
+    def same(self, other: _Place) -> bool:
+        """Whether the same array or number stands at another place."""
+        if (self.kind, self.period) != (other.kind, other.period):
+            return False
+        if self.array is None or other.array is None:
+            return self.number == other.number
+        return address(self.array) == address(other.array)
 
 
 def parts_of(size: int) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.native.base import in_pixels, plain, split, window_fields
+from cfgnet.backend.kernels.elementwise import Step
+from cfgnet.backend.native.base import in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
-from cfgnet.backend.native.elementwise import REPEATED, RESULT, TOTAL, Code, Space, parts_of
+from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
 from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.native.various import NativeVarious
@@ -25,35 +26,33 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses, NativeVari
 
     # Elementwise.
 
-    def map(self, formula: str, out: Array, **given: Any) -> Call:
-        """As the numpy kernel, where all arrays are float32 and lie in one order."""
-        code = self._code(out, given)
-        place = code.array(out) if code else None
-        if code is None or place is None or code.space.shape != out.shape or not code.formula(formula, given, place):
-            return super().map(formula, out, **given)
-        return code.call(self.pool)
+    def chain(self, steps: Sequence[Step]) -> Call:
+        """As the numpy kernel; steps whose arrays are not float32, or lie in several orders, are left to it."""
+        calls: list[Call] = []
+        code: Code | None = None
+        for step in steps:
+            if code and code.append(step):
+                continue
+            if code:
+                calls += self._elementwise(code)
+            space = Space.of(step)
+            code = Code(space) if space else None
+            if code and not code.append(step):
+                code = None
+            if not code:
+                calls.append(super().chain([step]))
+        return self._in_turn(*calls, *(self._elementwise(code) if code else []))
 
-    def sum(self, formula: str, out: Array, axes: Sequence[int], add: bool = False, **given: Any) -> Call:
-        """As the numpy kernel, where what is left of the axes is the last in memory."""
-        code = self._code(None, given)
-        period = code.space.kept(axes) if code else None
-        if code is None or period is None or not plain(out):
-            return super().sum(formula, out, axes, add, **given)
-        parts = parts_of(code.space.size)
-        totals = np.empty((parts, period), np.float32)
-        value, total = code.place(RESULT), code.place(TOTAL, totals, period)
-        if not code.formula(formula, given, value):
-            return super().sum(formula, out, axes, add, **given)
-        code.emit("add", total, (total, value))
-        return self._in_turn(code.call(self.pool, parts), self._gather(totals, out, add))
+    def _elementwise(self, code: Code) -> list[Call]:
+        """The call of a program, and those that complete its sums."""
+        return [code.call(self.pool), *(self._gather(totals, step.out, step.add) for step, totals in code.sums)]
 
     def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
         """As the numpy kernel, where all arrays are float32 and lie in one order without gaps."""
-        code = self._code(out, given)
-        place = code.array(out) if code else None
-        sizes = [split(axis, out) for axis in axes]
-        fits = code and place is not None and code.space.shape == out.shape and code.formula(formula, given, place)
-        if not code or not fits or REPEATED in code.kinds or None in sizes or not sizes:
+        step, sizes = Step(formula, out, given), [split(axis, out) for axis in axes]
+        space = Space.of(step)
+        code = Code(space) if space else None
+        if not code or not code.append(step) or code.has(REPEATED) or None in sizes or not sizes:
             return super().box_sum(formula, out, size, axes, **given)
         calls, first = list[Call](), code.call(self.pool)
         for outer, n, inner in filter(None, sizes):
@@ -66,11 +65,6 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses, NativeVari
                 )
             )  # fmt: skip
         return self._in_turn(*calls)
-
-    def _code(self, out: Array | None, given: dict[str, Any]) -> Code | None:
-        arrays = [a for a in (out, *given.values()) if hasattr(a, "shape")]
-        space = Space.of(arrays) if arrays and all(a.dtype == np.float32 for a in arrays) else None
-        return Code(space) if space and space.size else None
 
     # Products of matrices.
 

@@ -1,0 +1,99 @@
+"""Folding: kernels that follow one another and work element by element become one pass over memory.
+
+A chain runs block by block: all of its steps on one block of elements, then on the next. It computes the same as its
+steps one after another if no step touches an element that another step of the chain writes in a different block.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from cfgnet.backend.kernels.base import Call, Record
+from cfgnet.backend.kernels.elementwise import Step
+from cfgnet.backend.kernels.memory import overlap, same_place
+
+MOST_STEPS = 24
+"""The longest chain; there is nothing to gain from a longer one."""
+
+
+def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
+    """The same work in as few records as it takes; calls that are no records stay where they are."""
+    result: list[Record | Call] = []
+    chain: list[tuple[Record, Step]] = []
+    for item in items:
+        step = as_step(item) if isinstance(item, Record) else None
+        apart = _apart([each for _, each in chain], step) if step and chain else ""
+        if chain and (step is None or apart):
+            result.append(_joined(chain))
+            chain = []
+        if isinstance(item, Record) and step:
+            chain.append((_with(item, apart), step))
+        else:
+            result.append(item)
+    return [*result, _joined(chain)] if chain else result
+
+
+def as_step(record: Record) -> Step | None:
+    """An elementwise record as a step of a chain; None for any other kernel."""
+    if record.kernel == "map":
+        formula, out = record.args
+        return Step(formula, out, record.settings)
+    if record.kernel == "sum":
+        formula, out, axes, *add = record.args
+        given = dict(record.settings)
+        return Step(formula, out, given, tuple(axes), bool(given.pop("add", *add or [False])))
+    return None
+
+
+def _with(record: Record, apart: str) -> Record:
+    return Record(record.owner, record.kernel, record.args, record.settings, apart)
+
+
+def _joined(chain: Sequence[tuple[Record, Step]]) -> Record:
+    first = chain[0][0]
+    if len(chain) == 1:
+        return first
+    owners = tuple(record.owner for record, _ in chain)
+    return Record(first.owner, "chain", ([step for _, step in chain],), {}, first.apart, owners[1:])
+
+
+def _apart(chain: Sequence[Step], step: Step) -> str:
+    """Why a step cannot be the next of a chain; empty if it can."""
+    if step.shape != chain[0].shape:
+        return "its elements are others"
+    if step.order != chain[0].order:
+        return "its arrays lie in another order"
+    if len(chain) == MOST_STEPS:
+        return f"the chain has {MOST_STEPS} steps"
+    return next(filter(None, (_conflict(earlier, step) for earlier in chain)), "")
+
+
+def _conflict(earlier: Step, later: Step) -> str:
+    """Why two steps cannot run block by block; empty if they can."""
+    for array in later.operands:
+        if overlap(earlier.out, array):
+            if earlier.axes is not None:
+                return "it reads a sum, which has to be complete"
+            if not _meet(earlier, earlier.out, later, array):
+                return "it reads elsewhere what was written"
+    if later.axes is None:
+        for array in earlier.operands:
+            if overlap(array, later.out) and not _meet(earlier, array, later, later.out):
+                return "it writes over what is still read elsewhere"
+        if overlap(earlier.out, later.out) and not _meet(earlier, earlier.out, later, later.out):
+            return "it writes over other elements"
+    elif earlier.axes is None and overlap(earlier.out, later.out):
+        return "its sum lies over what was written"
+    return ""
+
+
+def _meet(earlier: Step, one: object, later: Step, other: object) -> bool:
+    """Whether two arrays that overlap are the same elements, each met in the same block by both steps."""
+    spans = one.shape == earlier.shape and other.shape == later.shape  # type: ignore[attr-defined]
+    return spans and same_place(one, other)
+
+
+def owners(record: Record) -> list[str]:
+    """Whose work a record does, each once and in order."""
+    return [name for name, _ in itertools.groupby((record.owner, *record.folded))]

@@ -1,0 +1,46 @@
+"""Where arrays lie in memory: what tells whether two of them are the same, overlap, or have nothing to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Array = Any
+
+
+def address(array: Array) -> int:
+    """The address of the first element, in bytes."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(interface["data"][0])
+
+
+def extent(array: Array) -> tuple[int, int]:
+    """The first address of an array, and the one behind its last; equal for an empty one."""
+    start = stop = address(array)
+    if not array.size:
+        return start, stop
+    for n, stride in zip(array.shape, array.strides, strict=True):
+        if stride < 0:
+            start += (n - 1) * stride
+        else:
+            stop += (n - 1) * stride
+    return start, stop + array.itemsize
+
+
+def overlap(x: Array, y: Array) -> bool:
+    """Whether two arrays may have memory in common: whether what lies between their ends does."""
+    (start, stop), (other_start, other_stop) = extent(x), extent(y)
+    return start < other_stop and other_start < stop
+
+
+def same_place(x: Array, y: Array) -> bool:
+    """Whether two arrays of one shape are the same elements of the same memory."""
+
+    def steps(array: Array) -> list[int]:
+        return [s for n, s in zip(array.shape, array.strides, strict=True) if n > 1]
+
+    return bool(x.shape == y.shape and address(x) == address(y) and steps(x) == steps(y))
+
+
+def order(array: Array) -> tuple[int, ...]:
+    """The axes as they lie in memory, that of the largest steps first; axes of one element where they stand."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))

@@ -1,0 +1,157 @@
+"""Folding: whatever is recorded computes the same in chains as one kernel after the other."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cfgnet
+from cfgnet.backend import get_backend, native, why_not
+from cfgnet.backend.kernels import Kernels, Record, Recorder
+from cfgnet.backend.kernels.fold import folded
+from cfgnet.backend.kernels.memory import extent, overlap, same_place
+from cfgnet.net import Net
+
+SHAPE = (6, 4, 3, 5)
+SIZE = 6 * 4 * 3 * 5
+MAPS = ["a + 0.5 * b", "a * (b > 0)", "max(a, b)", "a - c", "b / 2"]
+SUMS = ["a", "a * b", "(a - c) * (a - c)"]
+
+
+class Small(Kernels):
+    """Kernels that work on few elements at a time, so that small arrays have many blocks."""
+
+    block_elements = 40
+
+
+def tiers():
+    yield lambda: Small(np, 1)
+    yield lambda: Small(np, 3)
+    if not why_not("native"):
+        yield lambda: native.make(3).k
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_chain_computes_what_its_steps_compute_in_turn(data):
+    """Arrays lie in one memory, at places that are equal, overlap, or are apart, in rows or with the channels last."""
+    draw = data.draw
+    start = np.random.default_rng(draw(st.integers(0, 99))).standard_normal(6 * SIZE).astype(np.float32)
+    place = st.sampled_from([0, 0, SIZE, SIZE, 2 * SIZE, 3 * SIZE, 4, SIZE // 2])
+    steps = []
+    for _ in range(draw(st.integers(2, 6))):
+        places = [draw(place) for _ in range(3)]
+        small = draw(st.sampled_from([0, SIZE, 5 * SIZE, 5 * SIZE + 2]))
+        kind = draw(st.sampled_from(["map", "map", "sum"]))
+        formula = draw(st.sampled_from(MAPS if kind == "map" else SUMS))
+        steps.append((kind, formula, places, small, draw(st.booleans()), draw(st.booleans())))
+
+    def recorded(memory):
+        recorder = Recorder("test")
+        for kind, formula, places, small, last, add in steps:
+            a, b, out = (laid(memory, at, last) for at in places)
+            c = memory[small : small + 4]
+            used = {n: v for n, v in {"a": a, "b": b, "c": c.reshape(1, 4, 1, 1)}.items() if n in formula}
+            if any(overlap(out if kind == "map" else c, v) and not same_place(out, v) for v in used.values()):
+                continue  # no kernel by itself would be right
+            if kind == "map":
+                recorder.map(formula, out, **used)
+            else:
+                recorder.sum(formula, c, (0, 2, 3), add=add, **used)
+        return recorder.records
+
+    for make in tiers():
+        alone, together = start.copy(), start.copy()
+        k = make()
+        for record in recorded(alone):
+            record.bound(k)()
+        for call in k.bound(folded(recorded(together))):
+            call()
+        np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def laid(memory, at, last):
+    flat = memory[at : at + SIZE]
+    return np.moveaxis(flat.reshape(6, 3, 5, 4), -1, 1) if last else flat.reshape(SHAPE)
+
+
+def kernels(items):
+    return [item.kernel for item in items]
+
+
+def test_what_works_element_by_element_becomes_one_chain_until_a_sum_is_read():
+    x, y, dx, total = (np.ones((3, 4)) for _ in range(3)), None, None, np.zeros(4)
+    x, y, dx = x
+    recorder = Recorder("bn")
+    recorder.map("x * 2", y, x=x)
+    recorder.sum("y", total, (0,), y=y)
+    recorder.map("y + 1", dx, y=y)
+    recorder.map("y - t", y, y=y, t=total)
+    first, second = folded(recorder.records)
+    assert first.kernel == "chain" and len(first.args[0]) == 3
+    assert second.kernel == "map" and second.apart == "it reads a sum, which has to be complete"
+
+
+@pytest.mark.parametrize(
+    "reason, arrays",
+    [
+        ("its elements are others", lambda m: (m[:6].reshape(2, 3), m[6:12].reshape(3, 2))),
+        ("its arrays lie in another order", lambda m: (m[:6].reshape(2, 3), m[6:12].reshape(3, 2).T)),
+        ("it reads elsewhere what was written", lambda m: (m[:6].reshape(2, 3), m[1:7].reshape(2, 3))),
+    ],
+)
+def test_a_refusal_has_a_reason(reason, arrays):
+    one, other = arrays(np.zeros(12))
+    recorder = Recorder("test")
+    recorder.map("x + 1", one, x=one)
+    recorder.map("x + 1", other, x=other)
+    records = folded(recorder.records)
+    assert kernels(records) == ["map", "map"] and records[1].apart == reason
+
+
+def test_calls_that_are_no_kernels_stay_where_they_are():
+    x, seen = np.zeros(3), []
+    recorder = Recorder("test")
+    recorder.map("x + 1", x, x=x)
+    recorder.map("x + 1", x, x=x)
+    one, two = recorder.records
+    items = folded([one, lambda: seen.append(x[0]), two, two])
+    assert [isinstance(item, Record) for item in items] == [True, False, True]
+    for call in get_backend("numpy", 1).k.bound(items):
+        call()
+    assert seen == [1] and x[0] == 3
+
+
+def test_batch_normalisation_with_its_neighbours_takes_few_passes(tmp_path):
+    config = tmp_path / "net.yaml"
+    config.write_text(
+        """
+name: bn
+data: {train: {source: synthetic, classification: 3, inputs: [2, 4, 4], count: 8, batch_size: 4}}
+layers:
+  - {type: Convolution, name: conv, num_output: 4, kernel_size: 3, pad: 1}
+  - {type: BatchNorm, name: norm}
+  - {type: Scale, name: scale, bias_term: true}
+  - {type: ReLU, name: relu}
+  - {type: Pooling, name: pool, pool: AVE, kernel_size: 2, stride: 2}
+  - {type: InnerProduct, name: fc, num_output: 3}
+  - {type: SoftmaxWithLoss, name: loss, inputs: [fc, label]}
+""",
+        encoding="utf-8",
+    )
+    net = Net(cfgnet.load(config))
+    forward = [step for step in net.forward_steps if "relu forward" in step.folded]
+    backward = [step for step in net.backward_steps if step.owner == "relu backward"]
+    assert [(step.owner, set(step.folded)) for step in forward] == [("norm forward", {"scale forward", "relu forward"})]
+    assert [(step.owner, set(step.folded)) for step in backward] == [
+        ("relu backward", {"scale backward", "norm backward"})
+    ]
+
+
+def test_memory():
+    x = np.arange(24.0).reshape(2, 3, 4)
+    assert extent(x) == (x.ctypes.data, x.ctypes.data + 24 * 8) == extent(x[::-1, :, ::-1])
+    assert extent(x[:0])[0] == extent(x[:0])[1]
+    assert overlap(x[0], x[:, 1]) and not overlap(x[0], x[1]) and not overlap(x[:0], x)
+    assert same_place(x, x.reshape(6, 4).reshape(2, 3, 4)) and not same_place(x[0], x[1])
+    assert not same_place(x[:, :2], x[:, 1:])
