@@ -12,7 +12,6 @@ import numpy as np
 from cfgnet.backend.kernels import Kernels
 from cfgnet.backend.kernels.base import Array, Call, ConvAlgo, in_turn
 from cfgnet.backend.kernels.convolution import channels_last
-from cfgnet.backend.kernels.various import nothing
 from cfgnet.backend.native import _native
 from cfgnet.backend.window import Window
 
@@ -27,7 +26,6 @@ class NativeBase(Kernels):
     def joined(self, calls: Sequence[Call]) -> list[Call]:
         """Calls in C that follow one another become one program, which runs without coming back to Python."""
         joined: list[Call] = []
-        calls = [call for call in calls if call is not nothing]
         for native, run in itertools.groupby(calls, lambda call: isinstance(call, (_native.Call, Around))):
             group = list(run)
             joined += self._program(group) if native else group  # type: ignore[arg-type]  # these are native
