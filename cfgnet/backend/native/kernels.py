@@ -75,7 +75,7 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses, NativeVari
         steps = [_row_step(m) for m in (a, a.T, b, b.T, out)]
         by_rows = steps[0] is not None
         fits = all(steps[i] is not None or steps[i + 1] is not None for i in (0, 2))
-        if not fits or steps[4] is None or not out.size:
+        if not fits or steps[4] is None or not out.size or not a.shape[1]:
             return super().product(a, b, out, bias, add)
         return self.pool.call(
             "product",
