@@ -7,11 +7,12 @@ steps one after another if no step touches an element that another step of the c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from cfgnet.backend.kernels.base import Call, Record
+from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
-from cfgnet.backend.kernels.memory import overlap, same_place
+from cfgnet.backend.kernels.memory import address, overlap, same_place
 
 MOST_STEPS = 24
 """The longest chain; there is nothing to gain from a longer one."""
@@ -32,6 +33,43 @@ def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
         else:
             result.append(item)
     return [*result, _joined(chain)] if chain else result
+
+
+ADDS = {"product": 2, "sum": 1, "conv_dweight": 2}
+"""The kernels that add to an array if they are told to, and which argument that is."""
+
+
+def overwriting(items: Sequence[Record | Call], totals: Sequence[Array]) -> tuple[list[Record | Call], list[Array]]:
+    """The same work for `totals` that need not be cleared first, and those that have to be all the same.
+
+    The first kernel that adds to a total, and to the whole of it, sets it instead.
+    """
+    left = {address(total): total for total in totals if total.size}
+    cleared: list[Array] = []
+    result: list[Record | Call] = []
+    for item in items:
+        target: Any = item.args[ADDS[item.kernel]] if isinstance(item, Record) and item.kernel in ADDS else None
+        for array in _arrays(item):
+            total = left.get(address(array))
+            if total is None:
+                continue
+            del left[address(array)]
+            if isinstance(item, Record) and array is target and array.size == total.size:
+                settings = {name: value for name, value in item.settings.items() if name != "add"}
+                item = Record(item.owner, item.kernel, item.args, settings)
+            else:
+                cleared.append(total)
+        result.append(item)
+    return result, [*cleared, *left.values()]
+
+
+def _arrays(item: Record | Call) -> Iterator[Array]:
+    """The arrays that a kernel, or a call of a layer's method, is handed."""
+    given = (
+        [*item.args, *item.settings.values()] if isinstance(item, Record) else [*getattr(item, "keywords", {}).values()]
+    )
+    for value in given:
+        yield from (each for each in (value if isinstance(value, list) else [value]) if hasattr(each, "strides"))
 
 
 def as_step(record: Record) -> Step | None:

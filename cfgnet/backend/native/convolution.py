@@ -48,13 +48,13 @@ class NativeConvolution(NativeBase):
             return self._in_turn(*first, turn, *self._winograd(dy, turned, None, dx, window, turned=True))
         return self._in_turn(*first, turn, self._conv(dy, turned, None, dx, window, group, turned=True))
 
-    def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int) -> Call:
+    def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(x, dy) or not _taps_fit(dweight):
-            return super().conv_dweight(x, dy, dweight, window, group)
+            return super().conv_dweight(x, dy, dweight, window, group, add)
         view = _by_taps(dweight)
         if self._by_winograd(x, dy, window, group) and view.flags.c_contiguous:
-            return self._winograd_dweight(x, dy, view, window)
+            return self._winograd_dweight(x, dy, view, window, add)
         parts = min(x.shape[0], self.threads.count)
         totals = np.empty((parts, *view.shape), np.float32)
         axes = dict(zip(("x_c", "x_h", "x_w", "y_c", "y_h", "y_w"), (*x.shape[1:], *dy.shape[1:]), strict=True))
@@ -64,9 +64,10 @@ class NativeConvolution(NativeBase):
             **axes, **window_fields(window),
         )  # fmt: skip
         if view.flags.c_contiguous:
-            return self._in_turn(call, self._gather(totals, view))
+            return self._in_turn(call, self._gather(totals, view, add))
         whole = np.empty(view.shape, np.float32)
-        return self._in_turn(call, self._gather(totals, whole, add=False), partial(np.add, view, whole, view))
+        last = partial(np.add, view, whole, view) if add else partial(np.copyto, view, whole)
+        return self._in_turn(call, self._gather(totals, whole, add=False), last)
 
     # Winograd's convolution.
 
@@ -100,8 +101,8 @@ class NativeConvolution(NativeBase):
             ),
         ]  # fmt: skip
 
-    def _winograd_dweight(self, x: Array, dy: Array, dweight: Array, window: Window) -> Call:
-        """dweight (kernel..., inputs, outputs) += its gradient, by tiles."""
+    def _winograd_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, add: bool) -> Call:
+        """dweight (kernel..., inputs, outputs) = or += its gradient, by tiles."""
         (n, y_c, y_h, y_w), (_, x_c, x_h, x_w), kernel = dy.shape, x.shape, window.kernel[0]
         parts = min(n, self.threads.count)
         totals = np.empty((parts, PLANES, x_c, y_c), np.float32)
@@ -115,7 +116,7 @@ class NativeConvolution(NativeBase):
             ),
             self.pool.call(
                 "winograd_gather",
-                totals=totals, dweight=dweight, parts=parts, kernel=kernel, inputs=x_c, outputs=y_c,
+                totals=totals, dweight=dweight, parts=parts, kernel=kernel, inputs=x_c, outputs=y_c, add=int(add),
             ),
         )  # fmt: skip
 

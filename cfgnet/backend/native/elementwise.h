@@ -72,13 +72,21 @@ static Demand map_demand(const void *args) {
     return (Demand){m->parts, map_work(args)};
 }
 
+/* Fills a row of `n` with what repeats after `period`. */
+static void repeat(const float *from, int64_t period, float *row, int64_t n) {
+    for (int64_t i = 0; i < period; i++) row[i] = from[i];
+    int64_t i = period;
+    for (; period >= LANES && i + LANES <= n; i += LANES) store(row + i, load(row + i - period));
+    for (; i < n; i++) row[i] = row[i - period];
+}
+
 /* Prepares the rows of what does not change from block to block. */
 static void map_begin(const map_args *m, float *work, float **at) {
     int64_t width = whole_vectors(m->block);
     for (int64_t place = 0; place < m->places; place++) {
         float *row = at[place] = work + place * width;
         if (m->kinds[place] == REPEATED)
-            for (int64_t i = 0; i < m->block; i++) row[i] = m->arrays[place][i % m->periods[place]];
+            repeat(m->arrays[place], m->periods[place], row, m->block);
         else if (m->kinds[place] == NUMBER || m->kinds[place] == TOTAL)
             for (int64_t i = 0; i < m->block; i++) row[i] = m->kinds[place] == NUMBER ? m->numbers[place] : 0;
     }

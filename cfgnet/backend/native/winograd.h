@@ -288,9 +288,9 @@ static void winograd_dweight_run(const void *args, int64_t part, float *work) {
     }
 }
 
-/* winograd_gather: dweight (tap, inputs, outputs) += G' (sum of the parts) G. */
+/* winograd_gather: dweight (tap, inputs, outputs) = or += G' (sum of the parts) G. */
 
-#define FIELDS_winograd_gather(A, W, L, C, I, F) A(totals) A(dweight) I(parts) I(kernel) I(inputs) I(outputs)
+#define FIELDS_winograd_gather(A, W, L, C, I, F) A(totals) A(dweight) I(parts) I(kernel) I(inputs) I(outputs) I(add)
 DECLARE(winograd_gather)
 
 static Demand winograd_gather_demand(const void *args) {
@@ -312,7 +312,7 @@ INLINE void winograd_gather_row(const winograd_gather_args *w, int64_t input, co
         UNROLL for (int i = 0; i < kernel; i++)
             UNROLL for (int j = 0; j < kernel; j++) {
                 float *to = w->dweight + (i * kernel + j) * size + at;
-                store_some(to, load_some(to, n) + tile[i * EDGE + j], n);
+                store_some(to, tile[i * EDGE + j] + (w->add ? load_some(to, n) : splat(0)), n);
             }
     }
 }
