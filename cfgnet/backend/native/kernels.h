@@ -12,8 +12,10 @@
 #include "convolution.h"
 #include "losses.h"
 #include "matrix.h"
+#include "copy.h"
 #include "pooling.h"
 #include "recurrent.h"
+#include "uniform.h"
 #include "winograd.h"
 
 static const Kernel KERNELS[] = {
@@ -41,5 +43,7 @@ static const Kernel KERNELS[] = {
     ENTRY_AS(lstm_pack_back, lstm_pack),
     ENTRY(lstm),
     ENTRY(lstm_dz),
+    ENTRY(uniform),
+    ENTRY(copy),
 };
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };

@@ -15,13 +15,14 @@ from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
 from cfgnet.backend.native.recurrent import NativeRecurrent
+from cfgnet.backend.native.various import NativeVarious
 from cfgnet.backend.window import Window
 
 BOX = 1 << 12
 """About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
 
-class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
+class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses, NativeVarious):
     """The kernels of the native tier, run by the threads of a pool."""
 
     # Elementwise.
@@ -89,7 +90,7 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
         steps = [_row_step(m) for m in (a, a.T, b, b.T, out)]
         by_rows = steps[0] is not None
         fits = all(steps[i] is not None or steps[i + 1] is not None for i in (0, 2))
-        if not fits or steps[4] is None or not out.size:
+        if not fits or steps[4] is None or not out.size or not a.shape[1]:
             return super().product(a, b, out, bias, add)
         return self.pool.call(
             "product",
