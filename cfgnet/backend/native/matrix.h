@@ -10,7 +10,7 @@
     A(a) A(b) A(bias) A(out) I(rows) I(columns) I(depth) I(a_row) I(a_step) I(b_row) I(b_step) I(ldout) I(add)
 DECLARE(product)
 
-enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 256, COLUMN_DEPTH = 64, PART_ROWS = 96, EVEN = 4 };
+enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 256, COLUMN_DEPTH = 64, PART_ROWS = 96 };
 
 /* Into how many shares the rows are cut: as many as threads share out well, where there are several. */
 INLINE int64_t product_shares(const product_args *p) {
