@@ -7,6 +7,7 @@
 #include "mathvec.h"
 
 #include "elementwise.h"
+#include "lines.h"
 
 #include "box.h"
 #include "convolution.h"
