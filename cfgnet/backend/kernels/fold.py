@@ -23,6 +23,10 @@ PRODUCES = {"conv": 3, "conv_dx": 2, "pool_max": 1, "pool_ave": 1, "pool_max_dx"
 """The kernels whose result a chain may go on with, part by part, and which argument that is."""
 
 
+MOST_BETWEEN = 4
+"""How many kernels may stand between a kernel and the chain that goes on with its result."""
+
+
 def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
     """The same work in as few records as it takes; calls that are no records stay where they are."""
     return _followed(_chained(items))
@@ -98,21 +102,54 @@ def _followed(items: Sequence[Record | Call]) -> list[Record | Call]:
     """The same work with chains behind the kernels whose results they go on with."""
     result: list[Record | Call] = []
     for item in items:
-        before = result[-1] if result else None
-        if isinstance(item, Record) and isinstance(before, Record) and before.kernel in PRODUCES:
-            steps = _steps(item)
-            apart = _cannot_follow(before, steps) if steps else ""
-            if steps and not apart:
+        steps = _steps(item)
+        at = _producer(result, item) if steps else None
+        before = result[at] if at is not None else None
+        if at is not None and isinstance(item, Record) and isinstance(before, Record):
+            apart = _cannot_follow(before, steps)
+            if not apart:
                 names = (*before.folded, item.owner, *item.folded)
-                result[-1] = Record(before.owner, "followed", (before, steps), {}, before.apart, names)
+                both = Record(before.owner, "followed", (before, steps), {}, before.apart, names)
+                result[at:] = [*result[at + 1 :], both]
                 continue
-            item = _with(item, apart or item.apart)
+            item = replace(item, apart=apart)
         result.append(item)
     return result
 
 
-def _steps(record: Record) -> list[Step]:
-    """The steps of a chain, or of an elementwise record; none for any other kernel."""
+def _producer(done: Sequence[Record | Call], item: Record | Call) -> int | None:
+    """Where the last kernel is whose result a chain may go on with, if all that came since can as well run before it.
+
+    That is so for the few numbers per channel from which BatchNorm makes its factors in the test phase.
+    """
+    between: list[Record] = []
+    for at in range(len(done) - 1, max(-1, len(done) - 2 - MOST_BETWEEN), -1):
+        record = done[at]
+        if not isinstance(record, Record):
+            return None
+        if record.kernel in PRODUCES:
+            return at if all(_may_come_before(one, record) for one in between) else None
+        if not _steps(record):
+            return None
+        between.append(record)
+    return None
+
+
+def _may_come_before(moved: Record, record: Record) -> bool:
+    """Whether elementwise steps can as well run before a kernel that stands before them."""
+    target = record.args[PRODUCES[record.kernel]]
+    sources = [array for array in _arrays(record) if array is not target]
+    return not any(
+        any(overlap(target, array) for array in (step.out, *step.operands))
+        or any(overlap(step.out, source) for source in sources)
+        for step in _steps(moved)
+    )
+
+
+def _steps(record: Record | Call) -> list[Step]:
+    """The steps of a chain, or of an elementwise record; none for any other kernel or call."""
+    if not isinstance(record, Record):
+        return []
     if record.kernel == "chain":
         return list(record.args[0])
     step = as_step(record)
