@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import sample
@@ -81,7 +82,7 @@ def measure(config, options, say):
         ]
         shared = {"config": str(config), "sets": [], "folder": name}
         random = has_dropout(net)
-        result = {"name": net["name"], "batch_size": net["batch_size"], "dropout": random, "workers": {}, "waited_s": 0}
+        result = {"name": net["name"], "batch_size": net["batch_size"], "dropout": random, "workers": {}, "turns": {}}
         say("  comparing, without dropout" if random else "  comparing")
         with crew(settings, **shared, dropout=False) as workers:
             result["checks"] = check(workers, net["choices"] >= MANY, folder)
@@ -106,29 +107,34 @@ def crew(settings, **shared):
 
 
 def timed(workers, options):
-    """The figures of each worker, of PyTorch's only the faster one; and the seconds spent waiting."""
-    waited = 0.0
+    """The figures of each worker, of PyTorch's only the faster one, and how quiet the machine was meanwhile."""
+    turns = Counter()
     torch = [worker for worker in workers if worker.name.startswith("PyTorch")]
     if len(torch) > 1:
-        waited += rounds(torch, 3, options)
+        turns += rounds(torch, 3, options)
         fastest = min(torch, key=lambda worker: median(worker.seconds))
         for worker in torch:
             worker.seconds.clear()
             if worker is not fastest:
                 worker.close()
         workers = [worker for worker in workers if worker not in torch or worker is fastest]
-    waited += rounds(workers, options.rounds, options)
-    return {"workers": {worker.name: figures(worker) for worker in workers}, "waited_s": waited}
+    turns += rounds(workers, options.rounds, options)
+    return {"workers": {worker.name: figures(worker) for worker in workers}, "turns": turns}
 
 
 def rounds(workers, count, options):
-    """Lets all workers run in random order, `count` times, while the others wait."""
-    waited = 0.0
+    """Lets all workers run in random order, `count` times, while the others wait.
+
+    Returns how many turns there were, how many of them began although somebody else used the machine, and the seconds
+    spent waiting for that to end.
+    """
+    turns = Counter()
     for _ in range(count):
         for worker in sample(workers, len(workers)):
-            waited += wait_until_quiet(options.wait)
+            waited, quiet = wait_until_quiet(options.wait)
+            turns += Counter(all=1, busy=int(not quiet), waited_s=waited)
             worker.run(options.seconds)
-    return waited
+    return turns
 
 
 def figures(worker):

@@ -249,7 +249,7 @@ def test_the_report_puts_the_ratios_beside_the_times():
         "PyTorch NCHW": figures(5.0, 4.0, 400_000_000),
     }
     wrong = {**equal, "ok": False}
-    common = {"batch_size": 8, "waited_s": 1.0}
+    common = {"batch_size": 8, "turns": {"all": 9, "busy": 2, "waited_s": 1.4}}
     given = {
         "date": "today",
         "machine": ["- a machine"],
@@ -267,6 +267,7 @@ def test_the_report_puts_the_ratios_beside_the_times():
     assert ["good", "PyTorch NCHW", "400", "", "", "390", "0.50"] in rows
     verdicts = {row[0]: row[-1] for row in rows if len(row) == 7 and row[1] == "cfgnet native" and row[2] == "2.3"}
     assert verdicts == {"good": "equal but for flipped choices, without dropout", "bad": "WRONG, not timed"}
+    assert "4 of 18 turns began although somebody else used the machine; 3 s were spent waiting." in lines
     assert ["this", "yes"] in rows and "- a machine" in lines
     tables = "\n".join(lines).split("\n\n")
     assert all(len({len(line) for line in each.splitlines()}) == 1 for each in tables if each.startswith("|"))
