@@ -91,8 +91,9 @@ class Spec(Config):
     """How the parameters follow their gradients."""
     train: Train = Train()
     """How long to train, and what to write on the way."""
-    backend: BackendName = "numpy"
-    """What computes: numpy, native (numpy and kernels in C), cupy (an NVIDIA GPU), or auto for the fastest of them."""
+    backend: BackendName = "auto"
+    """What computes: cupy (an NVIDIA GPU), native (numpy with kernels in C, for float32), numpy, or auto for the first
+    of these that can be used."""
     threads: PositiveInt | None = None
     """Threads that share the work on a CPU; by default one per processor, at most 8."""
     conv_algo: ConvAlgo = "auto"
@@ -119,7 +120,7 @@ class Spec(Config):
 
     def make_backend(self, name: str | None = None) -> Backend:
         """The backend that the file asks for, or another by name; BackendError if it cannot be used here."""
-        return get_backend(name or self.backend, self.threads, self.conv_algo)
+        return get_backend(name or self.backend, self.threads, self.conv_algo, self.dtype)
 
     def __eq__(self, other: object) -> bool:
         """Two specs are equal if they say the same, whatever files they come from."""

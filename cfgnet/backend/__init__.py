@@ -43,20 +43,30 @@ class LayerRng:
         return rng.key(self._seed, "layer", self._layer, self.iteration)
 
 
-def get_backend(name: str = "auto", threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
-    """The backend called `name`; `auto` is the first usable of cupy, native and numpy. Raises BackendError.
+def get_backend(
+    name: str = "auto", threads: int | None = None, conv_algo: ConvAlgo = "auto", dtype: str = "float32"
+) -> Backend:
+    """The backend called `name`; `auto` is the fastest that can be used here. Raises BackendError.
 
-    `threads` share the work on a CPU, by default one per processor, at most 8. `conv_algo` is how convolutions are
-    computed: auto takes Winograd's algorithm where it is faster.
+    That is the first of cupy, native, whose kernels are for float32 only, and numpy. `threads` share the work on a CPU,
+    by default one per processor, at most 8. `conv_algo` is how convolutions are computed: auto takes Winograd's
+    algorithm where it is faster.
     """
     if name not in NAMES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
     if name == "auto":
-        name = next(each for each in ("cupy", "native", "numpy") if not why_not(each))
+        name = next(each for each in ("cupy", "native", "numpy") if not passed_over(each, dtype))
     elif reason := why_not(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
     made: Backend = _module(name).make(threads, conv_algo)
     return made
+
+
+def passed_over(name: str, dtype: str) -> str:
+    """Why `auto` does not take the backend called `name` for a kind of number; empty if it could."""
+    if name == "native" and dtype != "float32":
+        return "its kernels are for float32"
+    return why_not(name)
 
 
 def why_not(name: str) -> str:

@@ -175,7 +175,7 @@ def test_the_worker_of_cfgnet_computes_what_the_net_computes(tmp_path):
     gradients = worker.gradients(tmp_path / "gradients.npz")
     worker.run(0)
     worker.close()
-    net = Net(load(config))
+    net = Net(load(config), get_backend("numpy"))
     with np.load(tmp_path / "batch.npz") as batch:
         net.forward(**batch)
     net.backward()

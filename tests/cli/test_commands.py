@@ -73,12 +73,17 @@ def test_cupy_that_is_not_there_is_said_with_how_to_install_it(command, shell, t
     assert "pip install 'cfgnet[gpu12]'" in said.err and "CuPy is not installed" in said.err
 
 
-def test_auto_falls_back_to_numpy_and_says_so_in_one_line(shell, monkeypatch):
+def test_auto_falls_back_to_numpy_and_says_how_to_get_faster_kernels(shell, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setitem(sys.modules, "cfgnet.backend.native._native", None)
-    for words in (["--backend", "auto"], ["--set", "backend=auto"]):
+    for words in ([], ["--backend", "auto"], ["--set", "backend=auto"]):
         said = shell("train", "line.yaml", *words)
-        assert said.code == 0 and said.err.startswith("backend: numpy (") and said.err.count("backend") == 1
+        first, second, *_ = said.err.splitlines()
+        assert said.code == 0 and first.startswith("backend: numpy (")
+        assert second.startswith("slower than it could be: ") and "C compiler" in second
+    for words in (["--backend", "numpy"], ["--set", "dtype=float64"]):
+        said = shell("train", "line.yaml", *words)
+        assert said.code == 0 and said.err.startswith("backend: numpy (") and "slower" not in said.err
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -107,7 +112,8 @@ def test_a_net_that_needs_too_much_memory_is_a_message(shell, monkeypatch):
 
 # Progress.
 
-LINES = r"""iteration  +2/10  epoch 0\.04    loss [0-9.]+ +lr 0\.1 +[0-9,]+ images/s  \d+s left
+LINES = r"""backend: \w+ \(CPU, .*, \d threads?\)
+iteration  +2/10  epoch 0\.04    loss [0-9.]+ +lr 0\.1 +[0-9,]+ images/s  \d+s left
 (iteration .*\n)*iteration 10/10  epoch 0\.22    loss [0-9.]+ +lr 0\.1 +[0-9,]+ images/s  0s left
 test at iteration 10  loss [0-9.]+  accuracy [0-9.]+  \(best\)
 """
@@ -116,7 +122,7 @@ SETS = ["--set", "train.max_iter=10", "--set", "train.display=2"]
 
 def test_progress_in_plain_lines(shell):
     said = shell("train", "net.yaml", *SETS)
-    assert re.fullmatch(LINES, said.err) and said.err.count("\n") == 6
+    assert re.fullmatch(LINES, said.err) and said.err.count("\n") == 7
     assert [word for line in said.out.splitlines() for word in line.split()[:2]] == (
         ["test", "loss", "test", "accuracy", "runs/digits"]
     )
@@ -144,8 +150,8 @@ def terminal(command, folder):
 
 def test_progress_on_a_terminal_is_the_same_lines_above_a_bar(shell, tmp_path):
     out, seen = terminal([*PYTHON, "train", "net.yaml", *SETS], tmp_path)
-    lines = re.findall(r"(?:iteration|test at) .*\n", seen)
-    assert re.fullmatch(LINES, "".join(lines)) and len(lines) == 6
+    lines = re.findall(r"(?:backend|iteration|test at) .*\n", seen)
+    assert re.fullmatch(LINES, "".join(lines)) and len(lines) == 7
     assert "━" in seen and "10/10" in seen
     assert out.splitlines()[-1] == "runs/digits"
 

@@ -52,7 +52,8 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(at, whole, tmp
     assert read(newest(path)).state["iteration"] == at
     watcher = Watcher()
     assert_same(resume(path, reporter=watcher), whole)
-    assert watcher.notes == [f"resumed {path} at iteration {at}"]
+    assert watcher.notes[0].startswith("backend: ")
+    assert watcher.notes[1:] == [f"resumed {path} at iteration {at}"]
 
 
 def test_a_training_that_is_interrupted_again_and_again_goes_on_to_the_same_bits(whole, tmp_path):
