@@ -26,8 +26,8 @@ class Net:
     """The arrays and the bound calls of one phase of a net.
 
     `Net(spec, phase="train")` plans it first; `backend` and `seed` are the spec's by default. `params` of
-    another net share its parameters. `forward(data=..., label=...)` takes arrays in (N, C, H, W) and returns the
-    results by name; `backward()` computes the gradients.
+    another net share its parameters; without `fold` every kernel runs on its own. `forward(data=..., label=...)` takes
+    arrays in (N, C, H, W) and returns the results by name; `backward()` computes the gradients.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Net:
         phase: Phase = "train",
         seed: int | None = None,
         params: Parameters | None = None,
+        fold: bool = True,
     ):
         spec = source if isinstance(source, Spec) else None
         backend = backend or (spec.make_backend() if spec else get_backend("numpy"))
@@ -56,10 +57,11 @@ class Net:
         self.workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         forward, backward = self.layer_steps()
-        self.forward_steps = folded([item for items in forward for item in items])
+        together = folded if fold else list[Record | Call]
+        self.forward_steps = together([item for items in forward for item in items])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
         self._adding = [item for items in backward for item in items]
-        self.backward_steps = folded(self._setting(self._adding))
+        self.backward_steps = together(self._setting(self._adding))
         self._forward, self._backward = backend.k.bound(self.forward_steps), backend.k.bound(self.backward_steps)
         self._backward_adding: list[Call] = []
 

@@ -7,14 +7,14 @@ from collections.abc import Collection
 from cfgnet.backend import Backend
 from cfgnet.errors import Locate, Problem
 from cfgnet.graph import Graph
-from cfgnet.plan.gradients import differentiate
-from cfgnet.plan.layout import channels_last
+from cfgnet.plan.gradients import differentiate, undifferentiated
+from cfgnet.plan.layout import channels_last, orders
 from cfgnet.plan.memory import ITEMSIZE, Lives, count, placed
-from cfgnet.plan.model import Backward, Flow, Memory, Place, Plan, Shaped, Slot
+from cfgnet.plan.model import Backward, Decision, Flow, Memory, Place, Plan, Shaped, Slot
 from cfgnet.plan.shapes import infer
 from cfgnet.plan.verify import verify
 
-__all__ = ["Backward", "Flow", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
+__all__ = ["Backward", "Decision", "Flow", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
 
 
 def make_plan(
@@ -43,6 +43,7 @@ def make_plan(
         lives.in_place(layouts)
     places, arena = placed(lives.lives, reuse)
     memory = count(nodes, slots, backward, lives, arena)
-    plan = Plan(graph, dtype, tuple(nodes), tensors, layouts, slots, seeds, backward, kept, places, memory)
+    decisions = (*undifferentiated(nodes, backward, seeds), *orders(nodes, tensors, layouts), *lives.decisions)
+    plan = Plan(graph, dtype, tuple(nodes), tensors, layouts, slots, seeds, backward, kept, places, memory, decisions)
     verify(plan)
     return plan, []

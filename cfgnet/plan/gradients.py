@@ -6,11 +6,11 @@ read in several places gets the sum: the first backward call writes its gradient
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cfgnet.errors import Problem
 from cfgnet.graph import Graph, TensorType, flat
-from cfgnet.plan.model import Backward, Flow, Shaped, Slot
+from cfgnet.plan.model import Backward, Decision, Flow, Shaped, Slot
 
 
 def differentiate(
@@ -42,6 +42,20 @@ def differentiate(
         if params or step.all_flows:
             steps.append(step)
     return seeds, tuple(steps), problems
+
+
+def undifferentiated(
+    nodes: Sequence[Shaped], backward: Sequence[Backward], seeds: Mapping[str, float]
+) -> Iterator[Decision]:
+    """Why there is no backward call of a layer that could have one."""
+    done, leads = {step.node for step in backward}, set(seeds)
+    for index, shaped in reversed(list(enumerate(nodes))):
+        to_loss = bool(leads & set(shaped.node.writes()))
+        if to_loss:
+            leads |= set(shaped.node.reads())
+        if index not in done and shaped.node.layer.differentiable():
+            why = "nothing that is trained lies before it" if to_loss else "it leads to no loss with a gradient"
+            yield Decision("gradients", shaped.name, "no backward", why)
 
 
 def _varying(nodes: Sequence[Shaped], slots: Mapping[str, Slot], wrt: Collection[str]) -> set[str]:

@@ -7,10 +7,10 @@ that nobody in between has to mix two orders. A tensor next to a layer that take
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cfgnet.graph import TensorType
-from cfgnet.plan.model import Shaped
+from cfgnet.plan.model import Decision, Shaped
 
 
 def channels_last(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType]) -> frozenset[str]:
@@ -25,3 +25,19 @@ def channels_last(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType]) ->
         found |= waiting
         waiting = {n for shaped in nodes if found & set(shaped.tensors) for n in shaped.tensors} & free
     return frozenset(found)
+
+
+def orders(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType], found: frozenset[str]) -> Iterator[Decision]:
+    """Why each tensor that could lie in more than one order lies as it does."""
+    for name, kind in tensors.items():
+        if kind.kind != "float" or len(kind.shape or ()) < 3:
+            continue
+        layers = [shaped.node.layer for shaped in nodes if name in shaped.tensors]
+        faster = next((layer.name for layer in layers if layer.layout == "channels_last"), None)
+        rows = next((layer.name for layer in layers if layer.layout == "rows"), None)
+        if name in found:
+            why = f"{faster} is faster so" if faster else "others are, which layers that take any order lie between"
+            yield Decision("layout", name, "channels last", why)
+        else:
+            why = f"{rows} takes rows only" if rows else "no layer near it is faster otherwise"
+            yield Decision("layout", name, "rows", why)

@@ -14,7 +14,7 @@ from typing import Any
 
 from cfgnet.graph import TensorType, flat
 from cfgnet.layer import asks, size
-from cfgnet.plan.model import Backward, Memory, Place, Shaped, Slot
+from cfgnet.plan.model import Backward, Decision, Memory, Place, Shaped, Slot
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 INT_BYTES = 4
@@ -54,6 +54,8 @@ class Lives:
         self.nodes, self.tensors, self.backward, self.itemsize = nodes, tensors, backward, itemsize
         self.end = len(nodes) + len(backward)
         self.lives: dict[str, Life] = {}
+        self.decisions: list[Decision] = []
+        """What takes the place of what, and what may not."""
         self._tensors(kept)
         self._gradients(seeds, kept)
 
@@ -102,12 +104,34 @@ class Lives:
 
     def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str]) -> None:
         one, other = self.lives.get(guest), self.lives.get(host)
-        if not one or not other or one.bytes != other.bytes or other.born < 0:
+        if not one or not other:
             return
-        same_order = (plain(guest) in layouts) == (plain(host) in layouts)
-        if one.born == time and other.dies == time and same_order:
+        why = self._refusal(one, other, time)
+        if (plain(guest) in layouts) != (plain(host) in layouts):
+            why = why or f"{host} lies in another order"
+        if not why:
             one.host = other
             other.root.dies = max(other.root.dies, one.dies)
+        outcome = "has a place of its own" if why else f"in the place of {host}"
+        self.decisions.append(Decision("memory", guest, outcome, why or f"{host} is not read again"))
+
+    def _refusal(self, guest: Life, host: Life, time: int) -> str:
+        """Why an array may not take over the place of another in the call at `time`; empty if it may."""
+        if guest.bytes != host.bytes:
+            return f"{host.name} has another size"
+        if host.born < 0:
+            return f"{host.name} is not made by a call"
+        if guest.born != time:
+            return "it was begun by an earlier call"
+        return "" if host.dies == time else f"{host.name} is still read {self._when(host.dies)}"
+
+    def _when(self, time: int) -> str:
+        """The call at a time, in words."""
+        if time >= self.end:
+            return "when the step is over"
+        if time < len(self.nodes):
+            return f"by {self.nodes[time].name}"
+        return f"by the backward of {self.nodes[self.backward[time - len(self.nodes)].node].name}"
 
 
 def gradient(tensor: str) -> str:

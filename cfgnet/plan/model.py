@@ -93,6 +93,17 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Decision:
+    """Something that a pass decided about a tensor, a gradient or a layer, and why."""
+
+    about: str
+    """The pass: gradients, layout or memory."""
+    subject: str
+    outcome: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes that a net holds, by purpose; known before anything is allocated."""
 
@@ -131,6 +142,8 @@ class Plan:
     places: Mapping[str, Place]
     """Where every tensor lies, and the gradient of each under d(...)."""
     memory: Memory
+    decisions: tuple[Decision, ...] = ()
+    """What was decided and what was refused, with the reasons; for people."""
 
     @property
     def flops(self) -> int:

@@ -109,8 +109,8 @@ def test_winograd(data):
 def compare_convolutions(draw, k, window, group, bound):
     kernel = window.kernel
     inputs, outputs = group * draw(st.integers(1, 19)), group * draw(st.integers(1, 70))
-    size = (draw(st.integers(8, 18)), draw(st.integers(8, 18)))
-    n, random = draw(st.integers(1, 4)), np.random.default_rng(draw(st.integers(0, 99)))
+    size = tuple(draw(st.integers(least, 18)) for least in window.span((1, 1)))
+    n, random = draw(st.integers(1, 12)), np.random.default_rng(draw(st.integers(0, 99)))
     x, y = image(random, n, inputs, *size), image(random, n, outputs, *window.outputs(size))
     weight = random.standard_normal((outputs, inputs // group, *kernel)).astype(np.float32)
     if draw(st.booleans()):

@@ -14,14 +14,17 @@ def markdown(report):
 
 
 def about(report):
+    """How it was measured, and how quiet the machine was."""
     options = report["options"]
-    waited = sum(each["waited_s"] for each in report["workloads"])
+    turns = [result["turns"] for result in report["workloads"] if result["turns"]]
+    every, busy, waited = (sum(each.get(key, 0) for each in turns) for key in ("all", "busy", "waited_s"))
     return (
         f"{options['rounds']} rounds of {options['seconds']:g} s of whole training steps (forward, loss, backward, "
-        f"momentum SGD) in each of the processes, in random order, while the others wait; {waited:.0f} s were spent "
-        "waiting for a quiet machine. Milliseconds: the median of all steps, with the fastest in brackets. Ratios are "
-        "PyTorch's time by cfgnet's, of medians (of minima): above 1 cfgnet is faster. PyTorch runs eagerly, with "
-        "fused SGD, in the faster order of memory, with glibc told to keep freed memory. Feeding is not counted."
+        "momentum SGD) in each of the processes, in random order, while the others wait. Milliseconds: the median of "
+        "all steps, with the fastest in brackets. Ratios are PyTorch's time by cfgnet's, of medians (of minima): above "
+        "1 cfgnet is faster. PyTorch runs eagerly, with fused SGD, in the faster order of memory, with glibc told to "
+        "keep freed memory. Feeding is not counted.\n\n"
+        f"{busy} of {every} turns began although somebody else used the machine; {waited:.0f} s were spent waiting."
     )
 
 

@@ -114,8 +114,8 @@ def _ticks():
 
 
 def wait_until_quiet(most):
-    """Waits until the machine is idle, `most` seconds at most; returns how long that took."""
+    """Waits until the machine is idle, about `most` seconds at most; returns the seconds, and whether it is idle."""
     start = time.perf_counter()
-    while most and idle_share() < 0.9 and time.perf_counter() - start < most:
+    while not (quiet := idle_share() >= 0.9) and time.perf_counter() - start < most:
         time.sleep(0.2)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, quiet

@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
-from cfgnet.backend.kernels.memory import address, overlap, same_place
+from cfgnet.backend.kernels.memory import address, order, overlap, same_place
 
 MOST_STEPS = 24
 """The longest chain; there is nothing to gain from a longer one."""
 
 
+PRODUCES = {"conv": 3, "conv_dx": 2, "pool_max": 1, "pool_ave": 1, "pool_max_dx": 3, "pool_ave_dx": 1}
+"""The kernels whose result a chain may go on with, part by part, and which argument that is."""
+
+
+MOST_BETWEEN = 4
+"""How many kernels may stand between a kernel and the chain that goes on with its result."""
+
+
 def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
     """The same work in as few records as it takes; calls that are no records stay where they are."""
+    return _followed(_chained(items))
+
+
+def _chained(items: Sequence[Record | Call]) -> list[Record | Call]:
+    """The same work with elementwise kernels in chains."""
     result: list[Record | Call] = []
     chain: list[tuple[Record, Step]] = []
     for item in items:
@@ -84,8 +98,82 @@ def as_step(record: Record) -> Step | None:
     return None
 
 
+def _followed(items: Sequence[Record | Call]) -> list[Record | Call]:
+    """The same work with chains behind the kernels whose results they go on with."""
+    result: list[Record | Call] = []
+    for item in items:
+        steps = _steps(item)
+        at = _producer(result, item) if steps else None
+        before = result[at] if at is not None else None
+        if at is not None and isinstance(item, Record) and isinstance(before, Record):
+            apart = _cannot_follow(before, steps)
+            if not apart:
+                names = (*before.folded, item.owner, *item.folded)
+                both = Record(before.owner, "followed", (before, steps), {}, before.apart, names)
+                result[at:] = [*result[at + 1 :], both]
+                continue
+            item = replace(item, apart=apart)
+        result.append(item)
+    return result
+
+
+def _producer(done: Sequence[Record | Call], item: Record | Call) -> int | None:
+    """Where the last kernel is whose result a chain may go on with, if all that came since can as well run before it.
+
+    That is so for the few numbers per channel from which BatchNorm makes its factors in the test phase.
+    """
+    between: list[Record] = []
+    for at in range(len(done) - 1, max(-1, len(done) - 2 - MOST_BETWEEN), -1):
+        record = done[at]
+        if not isinstance(record, Record):
+            return None
+        if record.kernel in PRODUCES:
+            return at if all(_may_come_before(one, record) for one in between) else None
+        if not _steps(record):
+            return None
+        between.append(record)
+    return None
+
+
+def _may_come_before(moved: Record, record: Record) -> bool:
+    """Whether elementwise steps can as well run before a kernel that stands before them."""
+    target = record.args[PRODUCES[record.kernel]]
+    sources = [array for array in _arrays(record) if array is not target]
+    return not any(
+        any(overlap(target, array) for array in (step.out, *step.operands))
+        or any(overlap(step.out, source) for source in sources)
+        for step in _steps(moved)
+    )
+
+
+def _steps(record: Record | Call) -> list[Step]:
+    """The steps of a chain, or of an elementwise record; none for any other kernel or call."""
+    if not isinstance(record, Record):
+        return []
+    if record.kernel == "chain":
+        return list(record.args[0])
+    step = as_step(record)
+    return [step] if step else []
+
+
+def _cannot_follow(record: Record, steps: Sequence[Step]) -> str:
+    """Why a chain cannot go on with the result of a kernel, part by part; empty if it can."""
+    target = record.args[PRODUCES[record.kernel]]
+    sources = [array for array in _arrays(record) if array is not target]
+    if steps[0].shape != target.shape or steps[0].order != order(target):
+        return "its elements are others"
+    for step in steps:
+        if any(overlap(array, target) and not same_place(array, target) for array in step.operands):
+            return "it reads elsewhere what was written"
+        if any(overlap(step.out, source) for source in sources):
+            return "it writes over what is still read"
+        if overlap(step.out, target) and not same_place(step.out, target):
+            return "it writes over other elements"
+    return ""
+
+
 def _with(record: Record, apart: str) -> Record:
-    return Record(record.owner, record.kernel, record.args, record.settings, apart)
+    return replace(record, apart=apart)
 
 
 def _joined(chain: Sequence[tuple[Record, Step]]) -> Record:

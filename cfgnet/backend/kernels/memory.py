@@ -54,5 +54,5 @@ def same_place(x: Array, y: Array) -> bool:
 
 
 def order(array: Array) -> tuple[int, ...]:
-    """The axes as they lie in memory, that of the largest steps first; axes of one element where they stand."""
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+    """The axes as they lie in memory, that of the largest steps first; those of one element come last."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: (array.shape[axis] == 1, -abs(array.strides[axis]))))

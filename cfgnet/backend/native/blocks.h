@@ -19,6 +19,8 @@
 #endif
 #define MOST_ROWS ROWS(1)
 
+enum { EVEN = 4 }; /* of as many parts, or more, each thread gets about the same */
+
 /* How many of the next vectors, of `left`, a block takes: as many as it can hold, and no single one left over. */
 INLINE int block_vectors(int64_t left) {
     if (left <= MOST_VECTORS) return (int)left;
@@ -163,12 +165,14 @@ static void run_rows(const float *a, int64_t lda, const float *b, int64_t ldb, f
 INLINE void run_columns(const ColumnBlock *whole) {
     for (int64_t column = 0; column < whole->columns;) {
         int v = block_vectors(ceil_div(whole->columns - column, LANES));
-        for (int64_t row = 0; row < whole->rows; row += ROWS(v)) {
+        const int64_t blocks = ceil_div(whole->rows, ROWS(v));
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t row = whole->rows * block / blocks;
             ColumnBlock t = *whole;
             t.a += row;
             t.b += column;
             t.out += row * t.ldout + column;
-            t.rows = smaller(ROWS(v), t.rows - row);
+            t.rows = whole->rows * (block + 1) / blocks - row;
             t.columns = smaller((int64_t)v * LANES, t.columns - column);
             COLUMN_BLOCKS[v][t.rows](&t);
         }

@@ -6,114 +6,162 @@
    stride_h * stride_w classes that see different taps, and each class is a convolution with stride 1. */
 
 #define FIELDS_conv(A, W, L, C, I, F)                                                                          \
-    A(source) A(weight) A(bias) A(target) C(then)                                                              \
+    A(source) A(weight) A(bias) A(target)                                                                      \
     I(samples) I(group) I(turned) I(source_h) I(source_w) I(source_c) I(target_h) I(target_w) I(target_c)      \
     I(kernel_h) I(kernel_w) I(stride_h) I(stride_w) I(pad_h) I(pad_w) I(dilation_h) I(dilation_w)
 DECLARE(conv)
 
-enum { MOST_TAPS = 128, UNFOLD_CHANNELS = 4 };
+enum { MOST_TAPS = 128, PART_PIXELS = 12 * MOST_ROWS };
 
-/* The pixels of the target that see the same taps: y = y0 + i * step, and source pixel i * stride + offset[tap]. */
+/* The source with the zeros that its taps need. */
+static Lines conv_lines(const conv_args *c) {
+    const int64_t beyond_h = (c->kernel_h - 1) * c->dilation_h, beyond_w = (c->kernel_w - 1) * c->dilation_w;
+    int64_t top = c->pad_h, left = c->pad_w;
+    int64_t span = (c->target_h - 1) * c->stride_h + beyond_h + 1;
+    int64_t pitch = (c->target_w - 1) * c->stride_w + beyond_w + 1;
+    if (c->turned) {
+        top = larger(0, beyond_h - c->pad_h) / c->stride_h, left = larger(0, beyond_w - c->pad_w) / c->stride_w;
+        span = top + (c->target_h - 1 + c->pad_h) / c->stride_h + 1;
+        pitch = left + (c->target_w - 1 + c->pad_w) / c->stride_w + 1;
+    }
+    return lines_of(c->source, c->source_h, c->source_w, c->source_c, c->source_c / c->group, top, left, span, pitch);
+}
+
+/* The line that the first tap of a line of the target sees, counted over all samples. */
+static int64_t conv_first_line(const conv_args *c, const Lines *l, int64_t line) {
+    const int64_t y = line % c->target_h;
+    return line / c->target_h * l->span + (c->turned ? y / c->stride_h : y * c->stride_h);
+}
+
+/* How many lines all taps of a line of the target see. */
+static int64_t conv_reach(const conv_args *c, const Lines *l) {
+    return c->turned ? l->top + (c->stride_h - 1 + c->pad_h) / c->stride_h + 1 : (c->kernel_h - 1) * c->dilation_h + 1;
+}
+
+/* A part: some lines of a sample, in whole strides, or some samples where they are small. */
+
+static int64_t conv_pieces(const conv_args *c) {
+    const int64_t stride = c->turned ? c->stride_h : 1;
+    return smaller(ceil_div(c->target_h * c->target_w, PART_PIXELS), ceil_div(c->target_h, stride));
+}
+
+static int64_t conv_samples_per_part(const conv_args *c) {
+    const int64_t fit = PART_PIXELS / (c->target_h * c->target_w);
+    return larger(1, smaller(fit, ceil_div(c->samples, EVEN)));
+}
+
+/* The first line of a part, over all samples; that of the next part is where it ends. */
+static int64_t conv_part(const conv_args *c, int64_t part) {
+    const int64_t pieces = conv_pieces(c), stride = c->turned ? c->stride_h : 1;
+    if (pieces == 1) return smaller(c->samples, part * conv_samples_per_part(c)) * c->target_h;
+    return part / pieces * c->target_h + ceil_div(c->target_h, stride) * (part % pieces) / pieces * stride;
+}
+
+static int64_t conv_own_work(const conv_args *c) {
+    const Lines l = conv_lines(c);
+    const int64_t pieces = conv_pieces(c), most = ceil_div(c->target_h, pieces) + c->stride_h;
+    if (pieces == 1) return lines_work(&l, conv_samples_per_part(c) * l.span);
+    return lines_work(&l, conv_first_line(c, &l, smaller(most, c->target_h) - 1) + conv_reach(c, &l));
+}
+
+static Demand conv_demand(const void *args) {
+    const conv_args *c = args;
+    const int64_t pieces = conv_pieces(c);
+    return (Demand){pieces == 1 ? ceil_div(c->samples, conv_samples_per_part(c)) : c->samples * pieces,
+                    conv_own_work(c)};
+}
+
+/* The pixels of the target that see the same taps: y = y0 + i * y_step and x = x0 + j * x_step. A tap lies `offset`
+   floats behind pixel j * x_stride of line i * y_stride. */
 typedef struct {
-    int64_t y0, x0, y_step, x_step, y_stride, x_stride, taps;
-    int64_t y_offset[MOST_TAPS], x_offset[MOST_TAPS];
+    int64_t y0, x0, y_step, x_step, y_stride, x_stride, taps, depth;
+    int64_t line[MOST_TAPS], offset[MOST_TAPS];
     const float *weight[MOST_TAPS];
 } Lattice;
 
-/* The lattice of class (y, x), of which a forward convolution has only (0, 0). */
-static void find_lattice(const conv_args *c, int64_t y, int64_t x, Lattice *out) {
-    int64_t depth = c->source_c / c->group;
-    *out = c->turned ? (Lattice){y, x, c->stride_h, c->stride_w, 1, 1, 0}
-                     : (Lattice){0, 0, 1, 1, c->stride_h, c->stride_w, 0};
+/* The lattice of class (y, x), of which a forward convolution has only (0, 0), and there a tap is a row of the kernel. */
+static void find_lattice(const conv_args *c, const Lines *l, int64_t y, int64_t x, Lattice *out) {
+    const int64_t depth = c->source_c / c->group;
+    const int64_t run = c->turned || c->dilation_w > 1 || l->step != depth ? 1 : c->kernel_w;
+    *out = c->turned ? (Lattice){y, x, c->stride_h, c->stride_w, 1, 1, 0, depth}
+                     : (Lattice){0, 0, 1, 1, c->stride_h, c->stride_w, 0, run * depth};
     for (int64_t ky = 0; ky < c->kernel_h; ky++)
-        for (int64_t kx = 0; kx < c->kernel_w; kx++) {
+        for (int64_t kx = 0; kx < c->kernel_w; kx += run) {
             int64_t dy = ky * c->dilation_h - c->pad_h, dx = kx * c->dilation_w - c->pad_w;
             if (c->turned) {
                 dy = y - dy, dx = x - dx;
                 if (dy % c->stride_h || dx % c->stride_w) continue;
                 dy /= c->stride_h, dx /= c->stride_w;
             }
-            out->y_offset[out->taps] = dy;
-            out->x_offset[out->taps] = dx;
+            out->line[out->taps] = dy;
+            out->offset[out->taps] = ((dy + l->top) * l->pitch + dx + l->left) * l->step;
             out->weight[out->taps++] = c->weight + (ky * c->kernel_w + kx) * depth * c->target_c;
         }
 }
 
-/* Where a block's rows read and write: `pixels` pixels of a lattice from the `first` on, counted over lines y and columns
-   x of `width`; rows beyond them repeat the last. */
-static void place_rows(const conv_args *c, const Lattice *lattice, int64_t line, int64_t column, int64_t width,
-                       int64_t lines_per_sample, int64_t pixels, int rows, const float *zeros, const float **a,
+/* Some lines of a lattice: `count` of `width` pixels from `first` on, counted over samples with `per_sample`. `from` is
+   where line `from_line` of the source lies. */
+typedef struct {
+    const Lattice *lattice;
+    const Lines *lines;
+    const float *from;
+    int64_t from_line, first, count, width, per_sample;
+} Stretch;
+
+/* Where the rows of a block read and write: `pixels` pixels from the given one on; rows beyond them repeat the last. */
+static void place_rows(const conv_args *c, const Stretch *s, int64_t pixel, int64_t pixels, int rows, const float **a,
                        float **out) {
-    int64_t sample = line / lines_per_sample, i = line % lines_per_sample, j = column;
+    const Lattice *lattice = s->lattice;
+    const int64_t step = s->lines->step, line = s->first + pixel / s->width;
+    int64_t sample = line / s->per_sample, i = line % s->per_sample, j = pixel % s->width;
     for (int r = 0; r < rows; r++) {
-        int64_t y = i * lattice->y_stride, x = j * lattice->x_stride;
-        const float *base = c->source + sample * c->source_h * c->source_w * c->source_c;
-        for (int64_t tap = 0; tap < lattice->taps; tap++) {
-            int64_t sy = y + lattice->y_offset[tap], sx = x + lattice->x_offset[tap];
-            int inside = (uint64_t)sy < (uint64_t)c->source_h && (uint64_t)sx < (uint64_t)c->source_w;
-            a[tap * rows + r] = inside ? base + (sy * c->source_w + sx) * c->source_c : zeros;
-        }
-        int64_t ty = lattice->y0 + i * lattice->y_step, tx = lattice->x0 + j * lattice->x_step;
-        out[r] = c->target + ((sample * c->target_h + ty) * c->target_w + tx) * c->target_c;
+        const int64_t seen = sample * s->lines->span + i * lattice->y_stride - s->from_line;
+        const float *from = s->from + (seen * s->lines->pitch + j * lattice->x_stride) * step;
+        for (int64_t tap = 0; tap < lattice->taps; tap++) a[tap * rows + r] = from + lattice->offset[tap];
+        const int64_t y = lattice->y0 + i * lattice->y_step, x = lattice->x0 + j * lattice->x_step;
+        out[r] = c->target + ((sample * c->target_h + y) * c->target_w + x) * c->target_c;
         if (r + 1 >= pixels) continue;
-        if (++j == width) j = 0, i++;
-        if (i == lines_per_sample) i = 0, sample++;
+        if (++j == s->width) j = 0, i++;
+        if (i == s->per_sample) i = 0, sample++;
     }
 }
 
-/* The taps of each row in one piece, where there are too few channels to make a loop of. */
-static void unfold_rows(const float **a, int64_t taps, int64_t depth, int rows, float *work) {
-    for (int r = 0; r < rows; r++) {
-        float *to = work + r * taps * depth;
-        for (int64_t tap = 0; tap < taps; tap++)
-            for (int64_t k = 0; k < depth; k++) *to++ = a[tap * rows + r][k];
-        a[r] = work + r * taps * depth;
-    }
+/* Leaves out the taps at the beginning and at the end that see nothing but zeros in some pixels of one sample. */
+static void leave_out(const Stretch *s, int64_t pixel, int64_t pixels, int rows, RowBlock *t) {
+    const Lattice *l = s->lattice;
+    const int64_t first = s->first + pixel / s->width, last = s->first + (pixel + pixels - 1) / s->width;
+    if (first / s->per_sample != last / s->per_sample) return;
+    const int64_t top = first % s->per_sample * l->y_stride, bottom = last % s->per_sample * l->y_stride;
+    int64_t from = 0, to = l->taps;
+#define ZEROS(tap) (bottom + l->line[tap] < 0 || top + l->line[tap] >= s->lines->height)
+    while (from < to && ZEROS(from)) from++;
+    while (from < to && ZEROS(to - 1)) to--;
+#undef ZEROS
+    t->a += from * rows;
+    t->b += from;
+    t->taps = to - from;
 }
 
-static int64_t conv_lines_per_part(const conv_args *c) {
-    int64_t lines = c->samples * c->target_h, wanted = ceil_div(12 * MOST_ROWS, c->target_w);
-    if (c->turned) wanted = ceil_div(wanted, c->stride_h) * c->stride_h;
-    if (c->turned && c->target_h % c->stride_h) return ceil_div(wanted, c->target_h) * c->target_h;
-    return smaller(wanted, lines);
-}
-
-static int64_t conv_own_work(const conv_args *c) {
-    int64_t depth = c->source_c / c->group, taps = c->kernel_h * c->kernel_w;
-    return whole_vectors(depth) + (depth <= UNFOLD_CHANNELS ? whole_vectors(MOST_ROWS * taps * depth) : 0);
-}
-
-static Demand conv_demand(const void *args) {
-    const conv_args *c = args;
-    return (Demand){ceil_div(c->samples * c->target_h, conv_lines_per_part(c)),
-                    conv_own_work(c) + map_work(c->then)};
-}
-
-/* All pixels of a lattice among the lines `first` to `stop` of the target, which begin and end with whole strides or
-   with whole samples. */
-static void convolve(const conv_args *c, const Lattice *lattice, int64_t first, int64_t stop, float *work) {
-    const int64_t depth = c->source_c / c->group, columns = c->target_c / c->group;
-    const int64_t per_sample = ceil_div(c->target_h - lattice->y0, lattice->y_step);
-    const int64_t width = ceil_div(c->target_w - lattice->x0, lattice->x_step);
-    const int64_t line0 = first / c->target_h * per_sample + first % c->target_h / lattice->y_step;
-    const int64_t line1 = stop / c->target_h * per_sample + stop % c->target_h / lattice->y_step;
-    const int unfold = depth <= UNFOLD_CHANNELS && !c->turned;
+/* All pixels of a lattice among the lines `first` to `stop` of the target. */
+static void convolve(const conv_args *c, Stretch *s, int64_t first, int64_t stop) {
+    const Lattice *lattice = s->lattice;
+    const int64_t columns = c->target_c / c->group;
+    s->per_sample = ceil_div(c->target_h - lattice->y0, lattice->y_step);
+    s->width = ceil_div(c->target_w - lattice->x0, lattice->x_step);
+    s->first = first / c->target_h * s->per_sample + first % c->target_h / lattice->y_step;
+    s->count = stop / c->target_h * s->per_sample + stop % c->target_h / lattice->y_step - s->first;
     const float *a[MOST_TAPS * MOST_ROWS];
-    float *out[MOST_ROWS], *zeros = work;
-    for (int64_t k = 0; k < depth; k++) zeros[k] = 0;
+    float *out[MOST_ROWS];
     for (int64_t column = 0; column < columns;) {
         const int v = block_vectors(ceil_div(columns - column, LANES)), rows = ROWS(v);
-        for (int64_t pixel = 0; pixel < (line1 - line0) * width; pixel += rows) {
-            int64_t pixels = smaller(rows, (line1 - line0) * width - pixel);
-            place_rows(c, lattice, line0 + pixel / width, pixel % width, width, per_sample, pixels, rows, zeros, a, out);
-            RowBlock t = {a, lattice->taps, depth, lattice->weight, column, c->target_c, NULL, out, pixels,
+        for (int64_t pixel = 0; pixel < s->count * s->width; pixel += rows) {
+            const int64_t pixels = smaller(rows, s->count * s->width - pixel);
+            place_rows(c, s, pixel, pixels, rows, a, out);
+            for (int r = 0; r < rows; r++) out[r] += column;
+            RowBlock t = {a, lattice->taps, lattice->depth, lattice->weight, column, c->target_c, NULL, out, pixels,
                           smaller((int64_t)v * LANES, columns - column), 0};
             if (c->bias) t.start = c->bias + column;
-            for (int r = 0; r < rows; r++) out[r] += column;
-            if (unfold) {
-                unfold_rows(a, t.taps, depth, rows, work + whole_vectors(depth));
-                t.depth *= t.taps, t.taps = 1;
-            }
+            leave_out(s, pixel, pixels, rows, &t);
             ROW_BLOCKS[v][t.columns < v * LANES](&t);
         }
         column += v * LANES;
@@ -132,18 +180,29 @@ static conv_args conv_group(const conv_args *whole, int64_t group) {
 
 static void conv_run(const void *args, int64_t part, float *work) {
     const conv_args *c = args;
-    int64_t step = conv_lines_per_part(c), first = part * step;
-    int64_t stop = smaller(first + step, c->samples * c->target_h), line = c->target_w * c->target_c;
+    const int64_t first = conv_part(c, part), stop = conv_part(c, part + 1);
+    const int64_t y_classes = c->turned ? smaller(c->stride_h, c->target_h) : 1;
+    const int64_t x_classes = c->turned ? smaller(c->stride_w, c->target_w) : 1;
     Lattice lattice;
     for (int64_t group = 0; group < c->group; group++) {
-        conv_args one = conv_group(c, group);
-        for (int64_t y = 0; y < (c->turned ? c->stride_h : 1) && y < c->target_h; y++)
-            for (int64_t x = 0; x < (c->turned ? c->stride_w : 1) && x < c->target_w; x++) {
-                find_lattice(&one, y, x, &lattice);
-                convolve(&one, &lattice, first, stop, work);
+        const conv_args one = conv_group(c, group);
+        const Lines lines = conv_lines(&one);
+        Stretch s = {.lattice = &lattice, .lines = &lines, .from_line = conv_first_line(c, &lines, first)};
+        const int64_t end = conv_first_line(c, &lines, stop - 1) + conv_reach(c, &lines);
+        const int64_t sample_end = ((stop - 1) / c->target_h + 1) * lines.span;
+        s.from = find_lines(&lines, s.from_line, smaller(end, sample_end), work);
+        for (int64_t y = 0; y < y_classes; y++)
+            for (int64_t x = 0; x < x_classes; x++) {
+                find_lattice(&one, &lines, y, x, &lattice);
+                convolve(&one, &s, first, stop);
             }
     }
-    if (c->then) map_range(c->then, first * line, (stop - first) * line, work + conv_own_work(c));
+}
+
+static Range conv_covers(const void *args, int64_t part) {
+    const conv_args *c = args;
+    const int64_t first = conv_part(c, part), line = c->target_w * c->target_c;
+    return (Range){first * line, (conv_part(c, part + 1) - first) * line};
 }
 
 /* turn: (tap, input channel, output channel) -> (tap, output channel, input channel), within each group. */
@@ -170,84 +229,69 @@ DECLARE(conv_dweight)
 
 enum { CHUNK = 1 << 15 }; /* about how many floats of x and dy are worked on at a time; they stay in a core's cache */
 
-static int64_t dweight_lines(const conv_dweight_args *c) {
-    int64_t per_line = c->y_w * c->y_c + c->stride_h * c->x_w * c->x_c;
-    if (c->x_c / c->group <= UNFOLD_CHANNELS) per_line += c->y_w * c->kernel_h * c->kernel_w * c->x_c;
-    return larger(1, smaller(c->y_h, CHUNK / per_line));
+/* Into how many chunks of lines a sample is cut. */
+static int64_t dweight_chunks(const conv_dweight_args *c) {
+    const int64_t per_line = c->y_w * c->y_c + c->stride_h * c->x_w * c->x_c;
+    return smaller(c->y_h, ceil_div(c->y_h * per_line, CHUNK));
+}
+
+/* The input with the zeros that the taps need. */
+static Lines dweight_lines(const conv_dweight_args *c) {
+    const int64_t span = (c->y_h - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+    const int64_t pitch = (c->y_w - 1) * c->stride_w + (c->kernel_w - 1) * c->dilation_w + 1;
+    return lines_of(c->x, c->x_h, c->x_w, c->x_c, c->x_c / c->group, c->pad_h, c->pad_w, span, pitch);
 }
 
 static Demand conv_dweight_demand(const void *args) {
     const conv_dweight_args *c = args;
-    int64_t depth = c->x_c / c->group, unfolded = dweight_lines(c) * c->y_w * c->kernel_h * c->kernel_w * depth;
-    return (Demand){c->parts, depth <= UNFOLD_CHANNELS ? unfolded : 0};
+    const Lines l = dweight_lines(c);
+    const int64_t most = ceil_div(c->y_h, dweight_chunks(c));
+    return (Demand){c->parts, lines_work(&l, (most - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1)};
 }
 
-/* The range of outputs along an axis whose tap lies inside of the input. */
-static void valid_range(int64_t inputs, int64_t outputs, int64_t stride, int64_t offset, int64_t *first, int64_t *stop) {
-    *first = offset < 0 ? ceil_div(-offset, stride) : 0;
-    *stop = offset >= inputs ? 0 : smaller(outputs, (inputs - 1 - offset) / stride + 1);
+/* Lines `first` to `stop` of an output, of which one element of the kernel sees the inside of the input. */
+static void valid_range(int64_t inputs, int64_t stride, int64_t offset, int64_t *first, int64_t *stop) {
+    *first = larger(*first, offset < 0 ? ceil_div(-offset, stride) : 0);
+    *stop = smaller(*stop, offset >= inputs ? 0 : (inputs - 1 - offset) / stride + 1);
 }
 
-/* Lines `first` to `stop` of one sample, tap by tap. */
-static void dweight_by_tap(const conv_dweight_args *c, const float *x, const float *dy, float *total, int64_t first,
-                           int64_t stop) {
-    const int64_t in = c->x_c / c->group;
+/* Lines `first` to `stop` of the output of one sample and group. */
+static void dweight_of_lines(const conv_dweight_args *c, const Lines *l, int64_t sample, int64_t first, int64_t stop,
+                             const float *dy, float *total, float *work) {
+    const int64_t in = c->x_c / c->group, run = c->dilation_w > 1 || l->step != in ? 1 : c->kernel_w;
+    const int64_t top = sample * l->span + first * c->stride_h;
+    const int64_t lines = (stop - first - 1) * c->stride_h + (c->kernel_h - 1) * c->dilation_h + 1;
+    const float *x = find_lines(l, top, top + lines, work);
     for (int64_t ky = 0; ky < c->kernel_h; ky++)
-        for (int64_t kx = 0; kx < c->kernel_w; kx++, total += in * c->y_c) {
-            int64_t y = ky * c->dilation_h - c->pad_h, x_at = kx * c->dilation_w - c->pad_w, y0, y1, x0, x1;
-            valid_range(c->x_h, c->y_h, c->stride_h, y, &y0, &y1);
-            valid_range(c->x_w, c->y_w, c->stride_w, x_at, &x0, &x1);
-            y0 = larger(y0, first), y1 = smaller(y1, stop);
-            if (y0 >= y1 || x0 >= x1) continue;
+        for (int64_t kx = 0; kx < c->kernel_w; kx += run, total += run * in * c->y_c) {
+            int64_t y0 = first, y1 = stop;
+            valid_range(c->x_h, c->stride_h, ky * c->dilation_h - c->pad_h, &y0, &y1);
+            if (y0 >= y1) continue;
+            const int64_t line = (y0 - first) * c->stride_h + ky * c->dilation_h;
             ColumnBlock t = {
-                .lines = y1 - y0, .depth = x1 - x0,
-                .a = x + ((y0 * c->stride_h + y) * c->x_w + x0 * c->stride_w + x_at) * c->x_c,
-                .a_line = c->stride_h * c->x_w * c->x_c, .step = c->stride_w * c->x_c,
-                .b = dy + (y0 * c->y_w + x0) * c->y_c, .b_line = c->y_w * c->y_c, .ldb = c->y_c,
-                .out = total, .ldout = c->y_c, .rows = in, .columns = c->y_c / c->group,
+                .lines = y1 - y0, .depth = c->y_w,
+                .a = x + (line * l->pitch + kx * c->dilation_w) * l->step,
+                .a_line = c->stride_h * l->pitch * l->step, .step = c->stride_w * l->step,
+                .b = dy + (sample * c->y_h + y0) * c->y_w * c->y_c, .b_line = c->y_w * c->y_c, .ldb = c->y_c,
+                .out = total, .ldout = c->y_c, .rows = run * in, .columns = c->y_c / c->group,
             };
             run_columns(&t);
         }
 }
 
-/* The same with all taps in one piece, where there are too few channels to fill a block. */
-static void dweight_unfolded(const conv_dweight_args *c, const float *x, const float *dy, float *total, int64_t first,
-                             int64_t stop, float *work) {
-    const int64_t in = c->x_c / c->group, taps = c->kernel_h * c->kernel_w;
-    float *to = work;
-    for (int64_t y = first; y < stop; y++)
-        for (int64_t x_out = 0; x_out < c->y_w; x_out++)
-            for (int64_t ky = 0; ky < c->kernel_h; ky++)
-                for (int64_t kx = 0; kx < c->kernel_w; kx++, to += in) {
-                    int64_t sy = y * c->stride_h - c->pad_h + ky * c->dilation_h;
-                    int64_t sx = x_out * c->stride_w - c->pad_w + kx * c->dilation_w;
-                    int inside = (uint64_t)sy < (uint64_t)c->x_h && (uint64_t)sx < (uint64_t)c->x_w;
-                    for (int64_t k = 0; k < in; k++) to[k] = inside ? x[(sy * c->x_w + sx) * c->x_c + k] : 0;
-                }
-    ColumnBlock t = {
-        .lines = 1, .depth = (stop - first) * c->y_w, .a = work, .step = taps * in,
-        .b = dy + first * c->y_w * c->y_c, .ldb = c->y_c,
-        .out = total, .ldout = c->y_c, .rows = taps * in, .columns = c->y_c / c->group,
-    };
-    run_columns(&t);
-}
-
 static void conv_dweight_run(const void *args, int64_t part, float *work) {
     const conv_dweight_args *c = args;
     const int64_t in = c->x_c / c->group, out = c->y_c / c->group, size = c->kernel_h * c->kernel_w * in * c->y_c;
-    const int64_t step = dweight_lines(c);
+    const int64_t chunks = dweight_chunks(c);
     float *total = c->totals + part * size;
-    for (int64_t i = 0; i < size; i++) total[i] = 0;
+    clear_floats(total, size);
     for (int64_t n = c->samples * part / c->parts; n < c->samples * (part + 1) / c->parts; n++)
-        for (int64_t first = 0; first < c->y_h; first += step)
+        for (int64_t chunk = 0; chunk < chunks; chunk++)
             for (int64_t group = 0; group < c->group; group++) {
-                const float *x = c->x + n * c->x_h * c->x_w * c->x_c + group * in;
-                const float *dy = c->dy + n * c->y_h * c->y_w * c->y_c + group * out;
-                int64_t stop = smaller(first + step, c->y_h);
-                if (in <= UNFOLD_CHANNELS)
-                    dweight_unfolded(c, x, dy, total + group * out, first, stop, work);
-                else
-                    dweight_by_tap(c, x, dy, total + group * out, first, stop);
+                Lines l = dweight_lines(c);
+                l.image += group * in;
+                dweight_of_lines(c, &l, n, c->y_h * chunk / chunks, c->y_h * (chunk + 1) / chunks, c->dy + group * out,
+                                 total + group * out, work);
             }
 }
 

@@ -96,7 +96,7 @@ class NativeConvolution(NativeBase):
             ),
             self.pool.call(
                 "winograd",
-                source=channels_last(source), weight=planes, bias=bias, target=channels_last(target), then=None,
+                source=channels_last(source), weight=planes, bias=bias, target=channels_last(target),
                 samples=source.shape[0], kernel=kernel, offset_h=offset_h, offset_w=offset_w, **axes,
             ),
         ]  # fmt: skip
@@ -127,7 +127,7 @@ class NativeConvolution(NativeBase):
         axes = dict(zip(names, (*source.shape[1:], *target.shape[1:]), strict=True))
         return self.pool.call(
             "conv",
-            source=channels_last(source), weight=weight, bias=bias, target=channels_last(target), then=None,
+            source=channels_last(source), weight=weight, bias=bias, target=channels_last(target),
             samples=source.shape[0], group=group, turned=int(turned), **axes, **window_fields(window),
         )  # fmt: skip
 

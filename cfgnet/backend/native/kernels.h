@@ -7,6 +7,7 @@
 #include "mathvec.h"
 
 #include "elementwise.h"
+#include "lines.h"
 
 #include "box.h"
 #include "convolution.h"
@@ -19,20 +20,20 @@
 #include "winograd.h"
 
 static const Kernel KERNELS[] = {
-    ENTRY(map),
-    ENTRY(conv),
+    ENTRY_OF(map, map, NULL, map_over),
+    ENTRY_COVERING(conv),
     ENTRY(turn),
     ENTRY(conv_dweight),
     ENTRY(gather),
-    ENTRY(winograd),
+    ENTRY_COVERING(winograd),
     ENTRY(winograd_weight),
     ENTRY(winograd_dweight),
     ENTRY(winograd_gather),
     ENTRY(product),
-    ENTRY_AS(pool_max, pool),
-    ENTRY_AS(pool_max_dx, pool),
-    ENTRY_AS(pool_ave, pool),
-    ENTRY_AS(pool_ave_dx, pool),
+    ENTRY_OF(pool_max, pool, pool_y_covers, NULL),
+    ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),
+    ENTRY_OF(pool_ave, pool, pool_y_covers, NULL),
+    ENTRY_OF(pool_ave_dx, pool, pool_x_covers, NULL),
     ENTRY(box_sum),
     ENTRY(softmax),
     ENTRY_AS(softmax_dx, softmax),

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cfgnet.backend.kernels.base import Array, Call
+from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
+from cfgnet.backend.native import _native
 from cfgnet.backend.native.base import in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
@@ -43,9 +44,23 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses, NativeVari
                 calls.append(super().chain([step]))
         return self._in_turn(*calls, *(self._elementwise(code) if code else []))
 
+    def followed(self, record: Record, steps: Sequence[Step]) -> Call:
+        """As the numpy kernel; a chain that fits goes on with each part of the result while it is in the cache."""
+        call, space = record.bound(self), Space.of(steps[0])
+        if isinstance(call, _native.Call) and call.covers and space:
+            code = Code(space, call.parts)
+            if all(code.append(step) for step in steps) and code.period in (1, space.innermost):
+                whole = self.pool.followed(call, code.call(self.pool))
+                return self._in_turn(whole, *self._completed(code))
+        return self._in_turn(call, self.chain(steps))
+
     def _elementwise(self, code: Code) -> list[Call]:
         """The call of a program, and those that complete its sums."""
-        return [code.call(self.pool), *(self._gather(totals, step.out, step.add) for step, totals in code.sums)]
+        return [code.call(self.pool), *self._completed(code)]
+
+    def _completed(self, code: Code) -> list[Call]:
+        """The calls that complete the sums of a program."""
+        return [self._gather(totals, step.out, step.add) for step, totals in code.sums]
 
     def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
         """As the numpy kernel, where all arrays are float32 and lie in one order without gaps."""

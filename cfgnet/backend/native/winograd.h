@@ -14,7 +14,7 @@
    with a vector that nobody reads, so that their beginnings do not all fall on the same lines of the fastest cache. */
 
 #define FIELDS_winograd(A, W, L, C, I, F)                                                                      \
-    A(source) A(weight) A(bias) A(target) C(then) I(samples) I(source_h) I(source_w) I(source_c)               \
+    A(source) A(weight) A(bias) A(target) I(samples) I(source_h) I(source_w) I(source_c)               \
     I(target_h) I(target_w) I(target_c) I(kernel) I(offset_h) I(offset_w)
 DECLARE(winograd)
 
@@ -184,7 +184,7 @@ static Demand winograd_demand(const void *args) {
     const winograd_args *w = args;
     Tiling t = winograd_tiling(w);
     int64_t planes = PLANES * (plane_floats(&t, w->source_c) + plane_floats(&t, w->target_c));
-    return (Demand){ceil_div(w->samples * t.down, t.rows), planes + whole_vectors(w->source_c) + map_work(w->then)};
+    return (Demand){ceil_div(w->samples * t.down, t.rows), planes + whole_vectors(w->source_c)};
 }
 
 static void winograd_run(const void *args, int64_t part, float *work) {
@@ -192,7 +192,7 @@ static void winograd_run(const void *args, int64_t part, float *work) {
     const Tiling t = winograd_tiling(w);
     const int64_t first = part * t.rows, stop = smaller(first + t.rows, w->samples * t.down);
     const int64_t in = plane_floats(&t, w->source_c), out = plane_floats(&t, w->target_c);
-    float *zeros = work, *x = zeros + whole_vectors(w->source_c), *y = x + PLANES * in, *rest = y + PLANES * out;
+    float *zeros = work, *x = zeros + whole_vectors(w->source_c), *y = x + PLANES * in;
     for (int64_t c = 0; c < w->source_c; c++) zeros[c] = 0;
     transform_input(w->source, w->source_h, w->source_w, w->source_c, &t, w->offset_h, w->offset_w, first, stop, zeros,
                     x);
@@ -203,11 +203,19 @@ static void winograd_run(const void *args, int64_t part, float *work) {
         transform_output(w, &t, 4, first, stop, y);
     else
         transform_output(w, &t, 2, first, stop, y);
-    if (!w->then) return;
-    const int64_t line = w->target_w * w->target_c;
-    const int64_t from = first / t.down * w->target_h + first % t.down * t.size;
-    const int64_t to = stop / t.down * w->target_h + smaller(stop % t.down * t.size, w->target_h);
-    map_range(w->then, from * line, (to - from) * line, rest);
+}
+
+/* The first element of a row of tiles. */
+static int64_t winograd_start(const winograd_args *w, const Tiling *t, int64_t row) {
+    return (row / t->down * w->target_h + row % t->down * t->size) * w->target_w * w->target_c;
+}
+
+static Range winograd_covers(const void *args, int64_t part) {
+    const winograd_args *w = args;
+    const Tiling t = winograd_tiling(w);
+    const int64_t first = part * t.rows, stop = smaller(first + t.rows, w->samples * t.down);
+    const int64_t start = winograd_start(w, &t, first);
+    return (Range){start, winograd_start(w, &t, stop) - start};
 }
 
 /* winograd_weight: G g G' of a weight (tap, inputs, outputs); with `turned`, of the taps in reverse order. */
