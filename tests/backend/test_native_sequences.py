@@ -75,7 +75,7 @@ def test_lstm(data):
         end = [arrays.get("dh0"), arrays.get("dc0")]
         check(kernels.lstm_dz(cast(dy), gates, cells, cast(weight), dz, cast(cont), cast(dh), cast(dc), *end))()
     for name, array in found.items():
-        close(array, wanted[name], 1e-5)  # few elements, and 1 - g * g takes digits away
+        np.testing.assert_allclose(array, wanted[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("isa", ISAS)

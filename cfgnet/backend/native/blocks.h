@@ -38,9 +38,8 @@ typedef struct {
     int add;               /* whether to add to what is there */
 } RowBlock;
 
-/* `tail`: the last vector is not whole, in b and in out. */
-INLINE void rows_block(const RowBlock *t, const int v, const int tail) {
-    const int rows = ROWS(v);
+/* `rows`: how many are computed, at least those that are wanted. `tail`: the last vector is not whole, in b and out. */
+INLINE void rows_block(const RowBlock *t, const int rows, const int v, const int tail) {
     const int64_t last = t->columns - (v - 1) * LANES;
     vec sums[MOST_ROWS * MOST_VECTORS], row[MOST_VECTORS];
     UNROLL for (int j = 0; j < v; j++) {
@@ -48,7 +47,7 @@ INLINE void rows_block(const RowBlock *t, const int v, const int tail) {
         UNROLL for (int r = 0; r < rows; r++) sums[r * v + j] = row[j];
     }
     const float *const *a = t->a;
-    for (int64_t tap = 0; tap < t->taps; tap++, a += rows) {
+    for (int64_t tap = 0; tap < t->taps; tap++, a += ROWS(v)) {
         const float *b = t->b[tap] + t->column;
         for (int64_t k = 0; k < t->depth; k++, b += t->ldb) {
             UNROLL for (int j = 0; j < v; j++)
@@ -102,8 +101,10 @@ INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
 
 /* Every shape of a block as a function of its own, so that its sums are registers. */
 #define ROWS_FUNCTION(v)                                                                                   \
-    static void rows_##v(const RowBlock *t) { rows_block(t, v, 0); }                                       \
-    static void rows_tail_##v(const RowBlock *t) { rows_block(t, v, 1); }
+    static void rows_##v(const RowBlock *t) { rows_block(t, ROWS(v), v, 0); }                              \
+    static void rows_tail_##v(const RowBlock *t) { rows_block(t, ROWS(v), v, 1); }
+#define FEW_ROWS_FUNCTION(r, v) \
+    static void few_rows_##r##_##v(const RowBlock *t) { rows_block(t, r, v, 0); }
 #define COLUMNS_FUNCTION(r, v) \
     static void columns_##r##_##v(const ColumnBlock *t) { columns_block(t, r, v); }
 #define UP_TO_4(F, v) F(1, v) F(2, v) F(3, v) F(4, v)
@@ -115,18 +116,29 @@ INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
 #if REGISTERS == 32
 #define COLUMN_SHAPES(F) UP_TO_16(F, 1) UP_TO_14(F, 2) UP_TO_9(F, 3) UP_TO_6(F, 4)
 #define ROW_SHAPES(F) F(1) F(2) F(3) F(4)
+#define FEW_ROWS_SHAPES(F) UP_TO_6(F, 4)
 #else
 #define COLUMN_SHAPES(F) UP_TO_10(F, 1) UP_TO_6(F, 2) UP_TO_4(F, 3)
 #define ROW_SHAPES(F) F(1) F(2) F(3)
+#define FEW_ROWS_SHAPES(F) UP_TO_6(F, 2)
 #endif
 
 ROW_SHAPES(ROWS_FUNCTION)
+FEW_ROWS_SHAPES(FEW_ROWS_FUNCTION)
 COLUMN_SHAPES(COLUMNS_FUNCTION)
 #define ROWS_ENTRY(v) [v] = {rows_##v, rows_tail_##v},
+#define FEW_ROWS_ENTRY(r, v) [v][r] = few_rows_##r##_##v,
 #define COLUMNS_ENTRY(r, v) [v][r] = columns_##r##_##v,
 static void (*const ROW_BLOCKS[MOST_VECTORS + 1][2])(const RowBlock *) = {ROW_SHAPES(ROWS_ENTRY)};
+static void (*const FEW_ROWS[MOST_VECTORS + 1][MOST_ROWS + 1])(const RowBlock *) = {FEW_ROWS_SHAPES(FEW_ROWS_ENTRY)};
 static void (*const COLUMN_BLOCKS[MOST_VECTORS + 1][MOST_ROWS + 1])(const ColumnBlock *) = {
     COLUMN_SHAPES(COLUMNS_ENTRY)};
+
+/* Computes a block of v vectors, and no more rows than are wanted where there is a function for that. */
+INLINE void run_rows_block(const RowBlock *t, int v) {
+    const int tail = t->columns < v * LANES;
+    (!tail && t->rows <= MOST_ROWS && FEW_ROWS[v][t->rows] ? FEW_ROWS[v][t->rows] : ROW_BLOCKS[v][tail])(t);
+}
 
 /* out (rows, columns) = a (rows, depth) @ b (depth, columns), whose rows lie lda, ldb and ldout apart. */
 static void run_rows(const float *a, int64_t lda, const float *b, int64_t ldb, float *out, int64_t ldout, int64_t rows,
@@ -143,7 +155,7 @@ static void run_rows(const float *a, int64_t lda, const float *b, int64_t ldb, f
                 to[r] = out + at * ldout + column;
             }
             RowBlock t = {from, 1, depth, &b, column, ldb, NULL, to, smaller(ROWS(v), rows - row), wanted, 0};
-            ROW_BLOCKS[v][wanted < v * LANES](&t);
+            run_rows_block(&t, v);
         }
         column += v * LANES;
     }

@@ -3,44 +3,56 @@
    The argument is reduced as Cody and Waite (1980) do it, and the rest is a series. */
 
 typedef struct {
-    vec scale, small; /* exp(x) = scale * (1 + small), where scale is a power of two as far as float32 goes */
-    vec more;         /* the rest of the power of two */
+    vec n, small; /* exp(x) = 2^n * (1 + small) */
 } Exp;
 
+INLINE vec limited(vec x, float least, float most) {
+    return choose(x > most, splat(most), choose(x < least, splat(least), x));
+}
+
+/* For n from -127, which gives zero, to 128, which gives infinity. */
 INLINE vec power_of_two(vec n) { return (vec)((__builtin_convertvector(n, ivec) + 127) << 23); }
 
+static const float ROUND = 12582912.0f; /* 1.5 * 2^23: adding it leaves whole numbers */
+
 INLINE Exp exp_parts(vec x) {
-    x = choose(x > 89.0f, splat(89.0f), choose(x < -104.0f, splat(-104.0f), x));
-    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves whole numbers */
-    vec n = (x * 1.44269504f + round) - round;
+    vec n = (x * 1.44269504f + ROUND) - ROUND;
     vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f; /* ln 2 in two pieces */
     vec series = 1.0f / 720 + r * (1.0f / 5040);
     series = 1.0f / 120 + r * series;
     series = 1.0f / 24 + r * series;
     series = 1.0f / 6 + r * series;
     series = 0.5f + r * series;
-    vec half = (n * 0.5f + round) - round; /* in two steps, because 2^n itself may be too small or too large */
-    return (Exp){power_of_two(half), r + r * r * series, power_of_two(n - half)};
+    return (Exp){n, r + r * r * series};
 }
 
+/* The two factors of 2^n, because 2^n itself may be too small or too large. */
+INLINE vec first_half(vec n) { return (n * 0.5f + ROUND) - ROUND; }
+
 INLINE vec vexp(vec x) {
-    Exp e = exp_parts(x);
-    return (e.scale + e.scale * e.small) * e.more;
+    Exp e = exp_parts(limited(x, -104.0f, 89.0f));
+    vec half = first_half(e.n), scale = power_of_two(half);
+    return (scale + scale * e.small) * power_of_two(e.n - half);
 }
 
 INLINE vec vexpm1(vec x) {
-    Exp e = exp_parts(x);
-    vec scale = e.scale * e.more;
-    vec large = (e.scale + e.scale * e.small) * e.more - 1.0f;
+    Exp e = exp_parts(limited(x, -104.0f, 89.0f));
+    vec half = first_half(e.n), part = power_of_two(half), more = power_of_two(e.n - half), scale = part * more;
+    vec large = (part + part * e.small) * more - 1.0f;
     return choose(scale < 1e6f, scale * e.small + (scale - 1.0f), large);
 }
 
+/* (exp(2x) - 1) / (exp(2x) + 1), where it is not 1 or -1. */
 INLINE vec vtanh(vec x) {
-    vec twice = vexpm1(2.0f * choose(x > 20.0f, splat(20.0f), choose(x < -20.0f, splat(-20.0f), x)));
-    return twice / (twice + 2.0f);
+    Exp e = exp_parts(2.0f * limited(x, -20.0f, 20.0f));
+    vec scale = power_of_two(e.n), less = scale * e.small + (scale - 1.0f);
+    return less / (less + 2.0f);
 }
 
-INLINE vec vsigmoid(vec x) { return 1.0f / (1.0f + vexp(-x)); }
+INLINE vec vsigmoid(vec x) {
+    Exp e = exp_parts(limited(-x, -88.0f, 89.0f));
+    return 1.0f / (1.0f + power_of_two(e.n) * (1.0f + e.small));
+}
 
 INLINE vec vlog(vec x) {
     ivec tiny = x < 1.17549435e-38f;

@@ -88,7 +88,7 @@ static void product_by_rows(const product_args *p, int64_t part, float *panel) {
             }
             const float *start = p->bias && !k ? p->bias + column : NULL;
             RowBlock t = {a, 1, depth, b, 0, v * LANES, start, out, smaller(rows, stop - row), columns, p->add || k};
-            ROW_BLOCKS[v][columns < v * LANES](&t);
+            run_rows_block(&t, v);
         }
     }
 }

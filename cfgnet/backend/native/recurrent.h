@@ -107,7 +107,7 @@ static void lstm_block(const lstm_args *p, int64_t step, int64_t n, int64_t coun
             out[r] = sums + (r * GATES + gate) * LANES;
         }
         RowBlock t = {a, 1, p->hidden, b, gate * LANES, GATES * LANES, NULL, out, count, GATES_AT_ONCE * LANES, 0};
-        ROW_BLOCKS[GATES_AT_ONCE][0](&t);
+        run_rows_block(&t, GATES_AT_ONCE);
     }
     for (int64_t r = 0; r < count; r++) lstm_units(p, step, n + r, unit, sums + r * GATES * LANES);
 }
@@ -170,7 +170,7 @@ static void lstm_state_back(const lstm_dz_args *p, int64_t step, Sequences own, 
                 out[r] = dh + row * p->hidden + column;
             }
             RowBlock t = {a, 1, GATES * p->hidden, b, 0, width, NULL, out, smaller(rows, own.count - n), columns, 0};
-            ROW_BLOCKS[v][columns < width](&t);
+            run_rows_block(&t, v);
         }
     }
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
+from cfgnet.backend.kernels.memory import zeros
 from cfgnet.backend.native.base import NativeBase, plain
 
 
@@ -53,7 +54,7 @@ class NativeRecurrent(NativeBase):
     def _packed(self, kernel: str, weight: Array) -> tuple[Call, Array]:
         """The call that packs a weight (4H, H), and where to: whole vectors of units for each of the 4H rows."""
         rows, hidden = weight.shape
-        packed = np.empty(rows * -(-hidden // self.pool.lanes) * self.pool.lanes, np.float32)
+        packed = zeros(np, rows * -(-hidden // self.pool.lanes) * self.pool.lanes, np.float32)
         return self.pool.call(kernel, weight=weight, packed=packed, hidden=hidden), packed
 
     def _sizes(self, y: Array) -> dict[str, int]:
