@@ -150,7 +150,7 @@ def terminal(command, folder):
 
 def test_progress_on_a_terminal_is_the_same_lines_above_a_bar(shell, tmp_path):
     out, seen = terminal([*PYTHON, "train", "net.yaml", *SETS], tmp_path)
-    lines = re.findall(r"(?:backend|iteration|test at) .*\n", seen)
+    lines = re.findall(r"(?:backend:|iteration|test at) .*\n", seen)
     assert re.fullmatch(LINES, "".join(lines)) and len(lines) == 7
     assert "━" in seen and "10/10" in seen
     assert out.splitlines()[-1] == "runs/digits"
