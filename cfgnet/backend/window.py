@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,3 +46,29 @@ class Window:
     def interior(self, inputs: Sizes) -> tuple[slice, ...]:
         """Where the input lies in the padded input."""
         return tuple(slice(p, p + n) for p, n in zip(self.pad, inputs, strict=True))
+
+    def phases(self, inputs: Sizes) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], Window]]:
+        """The way back, from windows to the elements of `inputs` that they see, as windows over the windows.
+
+        Elements that lie alike within a stride are seen by the same taps of the kernel. For each such set: its
+        elements, those taps, the last first, and the window that slides over the outputs with them. Its stride is 1,
+        its pad may be negative, and its kernel is 0 where nothing is seen.
+        """
+        sizes = zip(inputs, self.kernel, self.stride, self.pad, self.dilation, strict=True)
+        for found in itertools.product(*(list(_phases(*each)) for each in sizes)):
+            elements, taps, kernel, pad, dilation = zip(*found, strict=True)
+            yield elements, taps, Window(kernel, (1,) * len(inputs), pad, dilation)
+
+
+def _phases(n: int, kernel: int, stride: int, pad: int, dilation: int) -> Iterator[tuple[slice, slice, int, int, int]]:
+    """Along one axis: elements, taps, and the kernel, pad and dilation of the window over the outputs.
+
+    Output o sees with tap k the element i = o stride + k dilation - pad.
+    """
+    common = math.gcd(stride, dilation)
+    for first in range(min(n, stride)):
+        ks = [k for k in range(kernel) if (first + pad - k * dilation) % stride == 0]
+        last, step = (ks[-1], stride // common) if ks else (-1, 1)
+        before = (first + pad - last * dilation) // stride  # the output that sees element `first` with the last tap
+        taps = slice(last, ks[0] - 1 if ks and ks[0] else None, -step) if ks else slice(0, 0)
+        yield slice(first, None, stride), taps, len(ks), -before, dilation // common

@@ -20,9 +20,9 @@ SUMS = ["a", "a * b", "(a - c) * (a - c)"]
 
 
 class Small(Kernels):
-    """Kernels that work on few elements at a time, so that small arrays have many blocks."""
+    """Kernels that work on few elements at a time, so that small arrays have many blocks, of several rows."""
 
-    block_elements = 40
+    block_elements, row_elements = 40, 24
 
 
 def tiers():

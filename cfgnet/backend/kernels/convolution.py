@@ -1,13 +1,14 @@
-"""Convolution: the input is unfolded to a matrix and multiplied, a few samples at a time.
+"""Convolution: the input is unfolded to matrices and multiplied, a few samples at a time.
 
 Everything is computed with the channels last, as (N, out..., C): then a row of the unfolded matrix consists of pieces
-that lie together, and the product is the output as it is. Arrays that lie otherwise are copied on the way.
+that lie together. Arrays that lie otherwise are copied on the way. The gradient of the input is a convolution too, of
+the gradient of the output with the turned kernel; with a stride there is one for each place within the stride.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,55 +21,41 @@ class Convolution(Base):
 
     column_elements = 1 << 17
     """About how many elements of unfolded input are held at a time by a thread; what fits its cache is fastest."""
+    wide_outputs = 64
+    """From how many outputs (per group) on a product takes so long that it pays to lay its rows apart."""
 
     def conv(self, x: Array, weight: Array, bias: Array | None, y: Array, window: Window, group: int) -> Call:
         """y = correlation of x (N, C, in...) with weight (O, C / group, kernel...), plus bias; y is (N, O, out...)."""
-        xp = self.xp
-        matrix, first = self._matrix(weight, group)
-
-        def share(thread: int, rows: slice) -> Call:
-            calls: list[Call] = []
-            for piece in self._pieces(x, y, window, group, thread, rows):
-                direct = group == 1 and piece.upper.flags.c_contiguous
-                out = piece.upper.reshape(1, -1, piece.upper.shape[-1]) if direct else piece.product
-                calls += [*piece.unfold(), partial(xp.matmul, piece.columns, matrix, out=out)]
-                if not direct:
-                    calls.append(partial(xp.copyto, piece.grouped_upper, piece.product_as_upper))
-                if bias is not None:
-                    calls.append(partial(xp.add, piece.upper, bias, piece.upper))
-            return in_turn(calls)
-
-        return in_turn([*first, self.together([share(*each) for each in enumerate(self.shares(x.shape[0]))])])
+        taps = by_taps(weight, group)
+        return self._correlations([Correlation(x, taps, y, window)], bias)
 
     def conv_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> Call:
         """dx = transposed convolution of dy with weight."""
-        xp = self.xp
-        matrix, first = self._matrix(weight, group)
-        turned = matrix.swapaxes(1, 2)
-
-        def share(thread: int, rows: slice) -> Call:
-            calls: list[Call] = []
-            for piece in self._pieces(dx, dy, window, group, thread, rows):
-                upper, gather = piece.upper_matrix()
-                calls += [*gather, partial(xp.matmul, upper, turned, out=piece.columns), *piece.fold()]
-            return in_turn(calls)
-
-        return in_turn([*first, self.together([share(*each) for each in enumerate(self.shares(dx.shape[0]))])])
+        turned = by_taps(weight, group).swapaxes(-1, -2)
+        parts: list[Correlation] = []
+        rest: list[Call] = []
+        for elements, taps, over in window.phases(dx.shape[2:]):
+            target = dx[(..., *elements)]
+            if math.prod(over.kernel):
+                parts.append(Correlation(dy, turned[(slice(None), *taps)], target, over))
+            else:
+                rest.append(partial(target.fill, 0))
+        return in_turn([*rest, *([self._correlations(parts)] if parts else [])])
 
     def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
         """dweight = correlation of x with dy; with `add` it is added."""
         xp = self.xp
-        view = self._as_matrix(dweight, group)
+        view = by_taps(dweight, group)
         shares = self.shares(x.shape[0])
-        totals = [xp.empty((group, math.prod(view.shape[1:-1]), view.shape[-1]), dweight.dtype) for _ in shares]
+        totals = [xp.empty((group, 1, math.prod(view.shape[1:-1]), view.shape[-1]), dweight.dtype) for _ in shares]
 
         def share(thread: int, rows: slice, total: Array) -> Call:
             calls: list[Call] = [partial(total.fill, 0)]
             part = self.temporary(thread, 3, total.shape, total.dtype)
-            for piece in self._pieces(x, dy, window, group, thread, rows):
+            for piece in self._pieces(Correlation(x, view, dy, window), thread, rows, apart=True):
                 upper, gather = piece.upper_matrix()
                 calls += [*piece.unfold(), *gather]
-                calls.append(partial(xp.matmul, piece.columns.swapaxes(1, 2), upper, out=part))
+                calls.append(partial(xp.matmul, piece.columns.swapaxes(-1, -2), upper, out=part))
                 calls.append(partial(xp.add, total, part, total))
             return in_turn(calls)
 
@@ -77,27 +64,69 @@ class Convolution(Base):
             sums[0] = partial(xp.copyto, view, totals[0].reshape(view.shape))
         return in_turn([self.together([share(*each, totals[each[0]]) for each in enumerate(shares)]), *sums])
 
-    # The weight as (group, kernel... * C / group, O / group).
+    def _correlations(self, parts: Sequence[Correlation], bias: Array | None = None) -> Call:
+        """One call that computes all of `parts`, whose targets are as many samples, and adds a bias to them."""
+        xp = self.xp
+        matrices, first = list[Array](), list[Call]()
+        for place, part in enumerate(parts):
+            matrix = part.weight
+            if not matrix.flags.c_contiguous:
+                matrix = self.temporary(-1, place, matrix.shape, matrix.dtype)
+                first.append(partial(xp.copyto, matrix, part.weight))
+            matrices.append(matrix.reshape(matrix.shape[0], 1, -1, matrix.shape[-1]))
 
-    def _as_matrix(self, weight: Array, group: int) -> Array:
-        """A view of the weight as (group, kernel..., C / group, O / group)."""
-        view = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
-        return view.transpose(0, *range(3, view.ndim), 2, 1)
+        def share(thread: int, rows: slice) -> Call:
+            calls: list[Call] = []
+            for part, matrix in zip(parts, matrices, strict=True):
+                row, spread = self._bias_row(bias, part.target, thread)
+                calls += spread
+                for piece in self._pieces(part, thread, rows):
+                    calls += [*piece.unfold(), *piece.multiply(matrix, row)]
+            return in_turn(calls)
 
-    def _matrix(self, weight: Array, group: int) -> tuple[Array, list[Call]]:
-        """The weight as the matrix that the columns are multiplied with, and the calls that bring it up to date."""
-        view = self._as_matrix(weight, group)
-        matrix = self.temporary(-1, 0, view.shape, weight.dtype)
-        return matrix.reshape(group, -1, view.shape[-1]), [partial(self.xp.copyto, matrix, view)]
+        shares = self.shares(parts[0].target.shape[0])
+        return in_turn([*first, self.together([share(*each) for each in enumerate(shares)])])
 
-    def _pieces(self, x: Array, y: Array, window: Window, group: int, thread: int, rows: slice) -> Iterator[_Piece]:
-        """The samples `rows`, a few at a time."""
-        per_sample = max(1, math.prod(y.shape[2:]) * x.shape[1] * math.prod(window.kernel))
-        start, stop, _ = rows.indices(x.shape[0])
-        step = max(1, min(stop - start, self.column_elements // per_sample))
+    def _bias_row(self, bias: Array | None, target: Array, thread: int) -> tuple[Array | None, list[Call]]:
+        """The bias as (out, O), along the last spatial axis, and the calls that repeat it there.
+
+        numpy works row by row: with one of O elements for every pixel it would be slow.
+        """
+        if bias is None:
+            return None, []
+        row = self.temporary(thread, 4, (target.shape[-1], bias.size), bias.dtype)
+        return row, [partial(self.xp.copyto, row, bias)]
+
+    def _pieces(self, part: Correlation, thread: int, rows: slice, apart: bool = False) -> Iterator[_Piece]:
+        """The samples `rows`, a few at a time; `apart` where the rows of a matrix must not overlap."""
+        window, count = part.window, part.target.shape[0]
+        outputs, width = part.target.shape[2:], part.weight.shape[-1]
+        overlaid = len(outputs) > 1 and window.dilation[0] == 1 and window.stride[0] < window.kernel[0]
+        overlaid = overlaid and width < self.wide_outputs and not apart
+        height = window.span(outputs)[0] if overlaid else outputs[0] * window.kernel[0]
+        per_sample = height * math.prod(outputs[1:]) * math.prod(window.kernel[1:]) * part.source.shape[1]
+        start, stop, _ = rows.indices(count)
+        step = max(1, min(stop - start, self.column_elements // max(1, per_sample)))
         for at in range(start, stop, step):
-            piece = slice(at, min(at + step, stop))
-            yield _Piece(self, channels_last(x[piece]), channels_last(y[piece]), window, group, thread)
+            some = slice(at, min(at + step, stop))
+            lower, upper = channels_last(part.source[some]), channels_last(part.target[some])
+            yield _Piece(self, lower, upper, window, part.weight.shape[0], thread, overlaid)
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """target (N, O, out...) = correlation of source (N, C, in...) with weight (group, kernel..., C, O per group)."""
+
+    source: Array
+    weight: Array
+    target: Array
+    window: Window
+
+
+def by_taps(weight: Array, group: int) -> Array:
+    """A view of a weight (O, C / group, kernel...) as (group, kernel..., C / group, O / group)."""
+    view = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+    return view.transpose(0, *range(3, view.ndim), 2, 1)
 
 
 def channels_last(array: Array) -> Array:
@@ -105,9 +134,26 @@ def channels_last(array: Array) -> Array:
     return array.transpose(0, *range(2, array.ndim), 1)
 
 
+def padded_part(source: Array, window: Window, span: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where windows that reach over `span` meet the source (N, in..., C): in the source, and in what they span."""
+    here, there = [slice(None)], [slice(None)]
+    for n, pad, reach in zip(source.shape[1:-1], window.pad, span, strict=True):
+        first = min(max(-pad, 0), n)
+        last = min(max(reach - pad, first), n)
+        here.append(slice(first, last))
+        there.append(slice(first + pad, last + pad))
+    return tuple(here), tuple(there)
+
+
 @dataclass
 class _Piece:
-    """Some samples with their unfolded input; all arrays have the channels last."""
+    """Some samples with their unfolded input; all arrays have the channels last.
+
+    `columns` are matrices (group, b, m, kernel... * C / group), each row of which is what one window sees. There is one
+    per group, b = 1. Or, where rows are `overlaid`, one per group and output along the first spatial axis: then the
+    unfolded input holds every element only as often as windows along the other axes see it, because the matrix of the
+    next output is the same memory, a little further on (Cho and Brand 2017).
+    """
 
     kernels: Base
     lower: Array
@@ -115,60 +161,87 @@ class _Piece:
     window: Window
     group: int
     thread: int
+    overlaid: bool
 
     def __post_init__(self) -> None:
-        n, *inputs, channels = self.lower.shape
-        outputs, kernel, window = self.upper.shape[1:-1], self.window.kernel, self.window
-        dtype = self.lower.dtype
-        span = window.span(outputs)
-        wide = [max(i + 2 * p, s) for i, p, s in zip(inputs, window.pad, span, strict=True)]
-        per = channels // self.group
-        self.padded = self.kernels.temporary(self.thread, 0, (n, *wide, channels), dtype)
-        self.inside = self.padded[(slice(None), *window.interior(tuple(inputs)))]
-        shape = (self.group, n, *outputs, *kernel, per)
-        self.unfolded = self.kernels.temporary(self.thread, 1, shape, dtype)
-        self.columns = self.unfolded.reshape(self.group, n * math.prod(outputs), math.prod(kernel) * per)
-        width = self.upper.shape[-1] // self.group
-        self.product = self.kernels.temporary(self.thread, 2, (self.group, self.columns.shape[1], width), dtype)
-        self.product_as_upper = self.product.reshape(self.group, n, *outputs, width)
+        n, *_, channels = self.lower.shape
+        outputs, kernel, dtype = self.upper.shape[1:-1], self.window.kernel, self.lower.dtype
+        span = self.window.span(outputs)
+        here, there = padded_part(self.lower, self.window, span)
+        self.seen = self.lower[here]
+        whole = self.seen.shape == (n, *span, channels) and self.seen.strides[-1] == self.seen.itemsize
+        self.padded = self.seen if whole else self.kernels.temporary(self.thread, 0, (n, *span, channels), dtype)
+        self.inside = self.padded[there]
+        per, width = channels // self.group, self.upper.shape[-1] // self.group
+        rows, inner = n * math.prod(outputs[1:]), math.prod(kernel) * per
+        windows = self.windows(per)
+        ready = windows.flags.c_contiguous
+        self.unfolded = windows if ready else self.kernels.temporary(self.thread, 1, windows.shape, dtype)
+        self.copies = [] if ready else [(self.unfolded, windows)]
+        if self.overlaid:
+            line = inner // kernel[0] * dtype.itemsize
+            height = line * span[0]
+            self.columns = self.kernels.xp.lib.stride_tricks.as_strided(
+                self.unfolded,
+                (self.group, outputs[0], rows, inner),
+                (rows * height, self.window.stride[0] * line, height, dtype.itemsize),
+            )
+            product = self.kernels.temporary(self.thread, 2, (self.group, outputs[0], rows, width), dtype)
+            as_upper = product.reshape(self.group, outputs[0], n, *outputs[1:], width).swapaxes(1, 2)
+        else:
+            self.columns = self.unfolded.reshape(self.group, 1, rows * outputs[0], inner)
+            product = self.kernels.temporary(self.thread, 2, (self.group, 1, rows * outputs[0], width), dtype)
+            as_upper = product.reshape(self.group, n, *outputs, width)
+        self.product = product
+        self.product_as_upper = as_upper
         self.grouped_upper = _grouped(self.upper, self.group)
+        self.direct = not self.overlaid and self.group == 1 and self.upper.flags.c_contiguous
 
-    def windows(self) -> Array:
-        """The padded input as (group, n, out..., kernel..., C / group), each element as often as windows see it."""
+    def windows(self, per: int) -> Array:
+        """The padded input as it is unfolded, each element as often as it is there.
+
+        That is (group, n, out..., kernel..., per), or (group, n, out[1:]..., all rows, kernel[1:]..., per).
+        """
         step, item = self.padded.strides, self.padded.itemsize
-        spatial = step[1:-1]
-        strides = (
-            self.unfolded.shape[-1] * item,
-            step[0],
-            *(s * stride for s, stride in zip(spatial, self.window.stride, strict=True)),
-            *(s * dilation for s, dilation in zip(spatial, self.window.dilation, strict=True)),
-            item,
+        window, outputs = self.window, self.upper.shape[1:-1]
+        along = [s * stride for s, stride in zip(step[1:-1], window.stride, strict=True)]
+        within = [s * dilation for s, dilation in zip(step[1:-1], window.dilation, strict=True)]
+        shape = (*outputs, *window.kernel)
+        strides = (*along, *within)
+        if self.overlaid:
+            shape = (*outputs[1:], self.padded.shape[1], *window.kernel[1:])
+            strides = (*along[1:], *within)
+        return self.kernels.xp.lib.stride_tricks.as_strided(
+            self.padded, (self.group, self.padded.shape[0], *shape, per), (per * item, step[0], *strides, item)
         )
-        return self.kernels.xp.lib.stride_tricks.as_strided(self.padded, self.unfolded.shape, strides)
 
     def unfold(self) -> list[Call]:
         """The calls that bring the columns up to date."""
         xp, calls = self.kernels.xp, list[Call]()
-        if self.inside.shape != self.padded.shape:
-            calls.append(partial(self.padded.fill, 0))
-        return [*calls, partial(xp.copyto, self.inside, self.lower), partial(xp.copyto, self.unfolded, self.windows())]
+        if self.padded is not self.seen:
+            if self.inside.shape != self.padded.shape:
+                calls.append(partial(self.padded.fill, 0))
+            calls.append(partial(xp.copyto, self.inside, self.seen))
+        return [*calls, *(partial(xp.copyto, *pair) for pair in self.copies)]
 
-    def fold(self) -> list[Call]:
-        """The calls that sum the columns up where they came from, into `lower`."""
+    def multiply(self, matrix: Array, bias: Array | None) -> list[Call]:
+        """The calls that write the product of the columns with a matrix (group, 1, inner, O / group), plus bias."""
         xp = self.kernels.xp
-        target = _grouped(self.padded, self.group)
-        calls: list[Call] = [partial(self.padded.fill, 0)]
-        outputs = self.upper.shape[1:-1]
-        for index, place in self.window.taps(outputs):
-            seen = target[(slice(None), slice(None), *place)]
-            columns = self.unfolded[(slice(None), slice(None), *(slice(None) for _ in outputs), *index)]
-            calls.append(partial(xp.add, seen, columns, seen))
-        return [*calls, partial(xp.copyto, self.lower, self.inside)]
+        out = self.upper.reshape(1, 1, -1, self.upper.shape[-1]) if self.direct else self.product
+        calls: list[Call] = [partial(xp.matmul, self.columns, matrix, out=out)]
+        if bias is not None:
+            source = self.grouped_upper if self.direct else self.product_as_upper
+            row = _grouped(bias[None], self.group)[:, 0]
+            row = row.reshape(self.group, *(1,) * (self.upper.ndim - 2), *row.shape[1:])
+            calls.append(partial(xp.add, source, row, self.grouped_upper))
+        elif not self.direct:
+            calls.append(partial(xp.copyto, self.grouped_upper, self.product_as_upper))
+        return calls
 
     def upper_matrix(self) -> tuple[Array, list[Call]]:
-        """`upper` as (group, n * out..., O / group), and the calls that copy it there where it lies otherwise."""
-        if self.group == 1 and self.upper.flags.c_contiguous:
-            return self.upper.reshape(1, -1, self.upper.shape[-1]), []
+        """`upper` as (group, 1, n * out..., O / group), and the calls that copy it there where it lies otherwise."""
+        if self.direct:
+            return self.upper.reshape(1, 1, -1, self.upper.shape[-1]), []
         return self.product, [partial(self.kernels.xp.copyto, self.product_as_upper, self.grouped_upper)]
 
 

@@ -64,6 +64,8 @@ class Elementwise(Base):
 
     block_elements = 1 << 15
     """How many elements are worked on at a time; what fits a core's cache is fastest."""
+    row_elements = 1 << 11
+    """How long rows are made, at most, where arrays have a few channels."""
 
     def map(self, formula: str, out: Array, **given: Any) -> Call:
         """out = formula, element by element; `given` are arrays that broadcast to out, and numbers. out may be one."""
@@ -79,11 +81,53 @@ class Elementwise(Base):
         So a step may read what an earlier one wrote at the same elements, and nothing else of it; sums are there at
         the end only. `fold.py` knows which steps may stand in one chain.
         """
-        steps = _flat([step.turned(steps[0].order) for step in steps])
-        shares = self._shares(steps[0].shape)
-        sums = [_Sum(self.xp, step, len(shares)) if step.axes is not None else None for step in steps]
+        steps, before, after = self._in_long_rows([step.turned(steps[0].order) for step in steps])
+        shape = steps[0].shape
+        shares = self._shares(shape)
+        single = len(shares) == 1 and len(list(self._blocks(shape, shares[0]))) == 1
+        sums = [_Sum(self, step, len(shares), single) if step.axes is not None else None for step in steps]
         calls = [self._share(steps, sums, *each) for each in enumerate(shares)]
-        return in_turn([self.together(calls), *(call for each in sums if each for call in each.last())])
+        last = [call for each in sums if each for call in each.last()]
+        return in_turn([*before, self.together(calls), *last, *after])
+
+    def _in_long_rows(self, steps: list[Step]) -> tuple[list[Step], list[Call], list[Call]]:
+        """The same steps over long rows, if all arrays lie in one piece, and what is to do before and after them.
+
+        numpy works row by row, so that rows of a few elements, one of each channel, are slow. Several are taken as one;
+        what is the same for all of them, such as a number per channel, is repeated in a row aside, before the steps.
+        What was summed over all of them lies in a row in the end, which is then summed to one per channel.
+        """
+        shape = steps[0].shape
+        if not all(_fits_rows(step, shape) for step in steps):
+            return steps, [], []
+        before, after, rows = list[Call](), list[Call](), dict[int, Array]()
+        size, width = math.prod(shape), shape[-1]
+        count = size // width
+        short = any(step.axes is not None or any(_is_row(a, width) for a in step.operands) for step in steps)
+        repeats = _repeats(count, width, self.row_elements) if short else count
+
+        def long(array: Array) -> Array:
+            if array.size == size:
+                return array.reshape(count // repeats, repeats * width)
+            if array.size == 1:
+                return array.reshape(1, 1)
+            if id(array) not in rows:
+                row = rows[id(array)] = self.temporary(-1, 2000 + len(rows), (repeats, width), array.dtype)
+                before.append(partial(self.xp.copyto, row, array.reshape(width)))
+            return rows[id(array)].reshape(1, repeats * width)
+
+        made = list[Step]()
+        for step in steps:
+            given = {name: long(value) if _is_array(value) else value for name, value in step.given.items()}
+            if step.axes is None:
+                made.append(Step(step.formula, long(step.out), given))
+                continue
+            out = step.out.reshape(1, width)
+            if repeats > 1:
+                out = self.temporary(-1, 3000 + len(made), (1, repeats * width), step.out.dtype)
+                after += _gathered(self, out.reshape(repeats, width), step)
+            made.append(Step(step.formula, out, given, (0,), step.add and repeats == 1))
+        return made, before, after
 
     def followed(self, record: Record, steps: Sequence[Step]) -> Call:
         """A kernel, and a chain over the elements of its result that may go on with each as soon as it is there."""
@@ -118,15 +162,16 @@ class Elementwise(Base):
         if not total.along:
             return [partial(xp.sum, value, axis=axes, keepdims=True, out=total.parts[0][block])]
         whole = total.parts[thread]
-        part = self.temporary(thread, 1001, whole.shape, whole.dtype)
+        part = whole if total.single else self.temporary(thread, 1001, whole.shape, whole.dtype)
         columns = math.prod(whole.shape)
-        if axes == tuple(range(len(axes))) and columns > 1 and value.flags.c_contiguous and value.dtype.kind == "f":
+        inner = columns > 1 and value.flags.c_contiguous and part.flags.c_contiguous
+        if axes == tuple(range(len(axes))) and inner and value.dtype.kind == "f":
             # A product with ones is several times as fast as a sum over the first axes.
             ones = xp.ones((1, value.size // columns), value.dtype)
             add = partial(xp.matmul, ones, value.reshape(-1, columns), out=part.reshape(1, columns))
         else:
             add = partial(xp.sum, value, axis=axes, keepdims=True, out=part)
-        return [add, partial(xp.add, whole, part, whole)]
+        return [add] if total.single else [add, partial(xp.add, whole, part, whole)]
 
     def _shares(self, shape: Shape) -> list[slice]:
         """The rows of an array for each thread; one share where splitting costs more than it gains."""
@@ -176,16 +221,20 @@ class Elementwise(Base):
 class _Sum:
     """The result of a sum in the making: a total for each thread, where a block gives a part of every element of it."""
 
-    def __init__(self, xp: Any, step: Step, shares: int):
-        self.xp, self.step = xp, step
+    def __init__(self, kernels: Base, step: Step, shares: int, single: bool):
+        self.xp, self.step = kernels.xp, step
         self.along = 0 in (step.axes or ()) or not step.shape
         """Whether blocks, which are pieces along the first axis, all give to the same elements."""
-        direct = not self.along and not step.add
-        self.parts = [step.out] if direct else [xp.empty_like(step.out) for _ in range(shares if self.along else 1)]
+        self.single = single
+        """Whether there is one block only, whose sum is the result."""
+        direct = not step.add and (single or not self.along)
+        self.parts = (
+            [step.out] if direct else [self.xp.empty_like(step.out) for _ in range(shares if self.along else 1)]
+        )
 
     def first(self, thread: int) -> list[Call]:
         """What a thread does before its blocks."""
-        return [partial(self.parts[thread].fill, 0)] if self.along else []
+        return [partial(self.parts[thread].fill, 0)] if self.along and not self.single else []
 
     def last(self) -> list[Call]:
         """What is done when all threads have finished."""
@@ -196,17 +245,36 @@ class _Sum:
         return calls if total is out else [*calls, partial(xp.copyto, out, total)]
 
 
-def _flat(steps: list[Step]) -> list[Step]:
-    """The same steps over one axis, if every array spans the space and lies in one piece."""
-    arrays = [a for step in steps for a in (step.out, *step.operands)]
-    if any(step.axes is not None for step in steps) or any(
-        a.shape != steps[0].shape or not a.flags.c_contiguous for a in arrays
-    ):
-        return steps
-    return [
-        Step(s.formula, s.out.reshape(-1), {n: a.reshape(-1) if _is_array(a) else a for n, a in s.given.items()})
-        for s in steps
-    ]
+def _fits_rows(step: Step, shape: Shape) -> bool:
+    """Whether a step goes over arrays in one piece, numbers, and rows along the last axis; and sums over all others."""
+    if len(shape) < 1 or not math.prod(shape) or step.axes not in (None, tuple(range(len(shape) - 1))):
+        return False
+    arrays = step.operands if step.axes is not None else [step.out, *step.operands]
+    if step.axes is not None and (len(shape) < 2 or not step.out.flags.c_contiguous):
+        return False
+    return all(
+        a.size == 1 or (a.flags.c_contiguous and (a.shape == shape or _is_row(a, shape[-1])))
+        for a in arrays
+    )  # fmt: skip
+
+
+def _is_row(array: Array, width: int) -> bool:
+    """Whether an array has elements along the last axis only, `width` of them."""
+    return bool(array.ndim and array.size == width == array.shape[-1])
+
+
+def _repeats(count: int, width: int, most: int) -> int:
+    """How many of `count` rows are taken as one, so that all of them are and none has more than `most` elements."""
+    return next((n for n in range(most // width, 1, -1) if count % n == 0), 1)
+
+
+def _gathered(kernels: Base, sums: Array, step: Step) -> list[Call]:
+    """The calls that sum up a matrix along its columns, and give that to where the sum of a step belongs."""
+    xp, out = kernels.xp, step.out.reshape(-1)
+    if not step.add:
+        return [partial(xp.sum, sums, axis=0, out=out)]
+    total = kernels.temporary(-1, 1004, out.shape, out.dtype)
+    return [partial(xp.sum, sums, axis=0, out=total), partial(xp.add, out, total, out)]
 
 
 def _operand(operand: Any, given: Mapping[str, Any], results: list[Array]) -> Any:

@@ -1,13 +1,20 @@
-"""Pooling: one pass over some samples for each element of the kernel."""
+"""Pooling: one pass over some samples for each element of the kernel.
+
+With a stride, what an element of the kernel sees lies apart in memory, and numpy is slow on pieces of a few elements.
+So the input is sorted first, by the place of an element within the stride: then all windows see, with each element of
+the kernel, pixels that are neighbours.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from cfgnet.backend.kernels.base import Array, Base, Call, Shape, in_turn
+from cfgnet.backend.kernels.convolution import channels_last
 from cfgnet.backend.window import Window
 
 
@@ -19,25 +26,27 @@ class Pooling(Base):
 
     def pool_max(self, x: Array, y: Array, window: Window) -> Call:
         """y = largest x in each window; padding never wins."""
+        xp = self.xp
 
         def steps(x: Array, y: Array, thread: int) -> list[Call]:
-            calls: list[Call] = [partial(y.fill, -math.inf)]
-            for seen, out, _ in self._taps(x, y, window):
-                calls.append(partial(self.xp.maximum, out, seen, out=out))
-            return calls
+            sorted_x = _Sorted(self, x, y, window, thread, 0)
+            first, *others = (seen for _, seen in sorted_x.taps())
+            calls = [*sorted_x.gather(-math.inf), partial(xp.copyto, y, first)]
+            return [*calls, *(partial(xp.maximum, y, seen, out=y) for seen in others)]
 
         return self._by_samples(steps, x, y)
 
     def pool_max_index(self, x: Array, y: Array, mask: Array, window: Window) -> Call:
         """mask = the row-major index in the plane of the first x that is y, in each window."""
+        xp = self.xp
 
         def steps(x: Array, y: Array, mask: Array, thread: int) -> list[Call]:
-            calls: list[Call] = [partial(mask.fill, -1)]
-            taps = list(zip(self._taps(x, y, window), self._taps(x, mask, window), strict=True))
-            for (seen, best, place), (_, index, _) in reversed(taps):  # so that the first of equals is written last
-                is_best = self.temporary(thread, 0, best.shape, bool)
-                calls.append(partial(self.xp.equal, seen, best, is_best))
-                calls.append(partial(self.xp.copyto, index, self._plane_index(place, x, y, window), where=is_best))
+            sorted_x = _Sorted(self, x, y, window, thread, 0)
+            won = self.temporary(thread, 1, y.shape, bool)
+            calls: list[Call] = [*sorted_x.gather(math.nan), partial(mask.fill, -1)]
+            for tap, seen in reversed([*sorted_x.taps()]):  # so that the first of equals is written last
+                calls.append(partial(xp.equal, seen, y, won))
+                calls.append(partial(xp.copyto, mask, self._plane_index(tap, x, y, window), where=won))
             return calls
 
         return self._by_samples(steps, x, y, mask)
@@ -47,43 +56,52 @@ class Pooling(Base):
         xp = self.xp
 
         def steps(x: Array, y: Array, dy: Array, dx: Array, thread: int) -> list[Call]:
-            left = self.temporary(thread, 0, dy.shape, dy.dtype)
-            calls: list[Call] = [partial(dx.fill, 0), partial(xp.copyto, left, dy)]
-            for (seen, best, _), (target, upper, _) in zip(
-                self._taps(x, y, window), self._taps(dx, left, window), strict=True
-            ):
-                won = self.temporary(thread, 1, best.shape, bool)
-                part = self.temporary(thread, 2, best.shape, dy.dtype)
-                calls += [partial(xp.equal, seen, best, won), partial(xp.multiply, upper, won, part)]
-                calls += [partial(xp.add, target, part, target), partial(xp.subtract, upper, part, upper)]
-            return calls
+            sorted_x, sorted_dx = _Sorted(self, x, y, window, thread, 0), _Sorted(self, dx, y, window, thread, 1)
+            left, part = (self.temporary(thread, place, dy.shape, dy.dtype) for place in (2, 3))
+            won = self.temporary(thread, 4, dy.shape, bool)
+            # Padding is not a number, because that is equal to nothing.
+            calls = [*sorted_x.gather(math.nan), *sorted_dx.clear(), partial(xp.copyto, left, dy)]
+            for (_, seen), (_, target) in zip(sorted_x.taps(), sorted_dx.taps(), strict=True):
+                calls += [partial(xp.equal, seen, y, won), partial(xp.multiply, left, won, part)]
+                calls += [partial(xp.add, target, part, target), partial(xp.subtract, left, part, left)]
+            return [*calls, *sorted_dx.scatter()]
 
         return self._by_samples(steps, x, y, dy, dx)
 
     def pool_ave(self, x: Array, y: Array, window: Window) -> Call:
         """y = mean of each window; the divisor counts the padding, but not what lies beyond it (Caffe's rule)."""
-        factor = self._factor(x, y, window)
+        xp = self.xp
+        factor = self._factor_per_channel(x, y, window)
 
         def steps(x: Array, y: Array, thread: int) -> list[Call]:
-            sums = [partial(self.xp.add, out, seen, out) for seen, out, _ in self._taps(x, y, window)]
-            return [partial(y.fill, 0), *sums, partial(self.xp.multiply, y, factor, y)]
+            sorted_x = _Sorted(self, x, y, window, thread, 0)
+            first, *others = (seen for _, seen in sorted_x.taps())
+            calls = [*sorted_x.gather(0), partial(xp.copyto, y, first)]
+            calls += [partial(xp.add, y, seen, y) for seen in others]
+            return [*calls, partial(xp.multiply, y, factor, y)]
 
         return self._by_samples(steps, x, y)
 
     def pool_ave_dx(self, dy: Array, dx: Array, window: Window) -> Call:
         """dx = each dy / divisor, spread over its window."""
         xp = self.xp
-        factor = self._factor(dx, dy, window)
+        factor = self._factor_per_channel(dx, dy, window)
 
         def steps(dy: Array, dx: Array, thread: int) -> list[Call]:
-            share = self.temporary(thread, 0, dy.shape, dy.dtype)
-            adds = [partial(xp.add, target, part, target) for target, part, _ in self._taps(dx, share, window)]
-            return [partial(dx.fill, 0), partial(xp.multiply, dy, factor, share), *adds]
+            sorted_dx = _Sorted(self, dx, dy, window, thread, 0)
+            share = self.temporary(thread, 1, dy.shape, dy.dtype)
+            calls = [*sorted_dx.clear(), partial(xp.multiply, dy, factor, share)]
+            calls += [partial(xp.add, target, share, target) for _, target in sorted_dx.taps()]
+            return [*calls, *sorted_dx.scatter()]
 
         return self._by_samples(steps, dy, dx)
 
     def _by_samples(self, steps: Callable[..., list[Call]], *arrays: Array) -> Call:
-        """Runs `steps` over some samples of all arrays at a time, with the samples shared out among the threads."""
+        """Runs `steps` over some samples of all arrays at a time, with the samples shared out among the threads.
+
+        The steps see (n, spatial..., C).
+        """
+        arrays = tuple(map(channels_last, arrays))
         count = arrays[0].shape[0]
         per_sample = max(math.prod(a.shape[1:]) for a in arrays)
         step = max(1, self.pooled_elements // max(1, per_sample))
@@ -97,42 +115,85 @@ class Pooling(Base):
 
         return self.together([share(*each) for each in enumerate(self.shares(count))])
 
-    def _taps(self, x: Array, y: Array, window: Window) -> list[tuple[Array, Array, Shape]]:
-        """For each element of the kernel: what it sees in x, the windows in y that see it, and its index.
-
-        Windows whose element lies in the padding, or beyond the input, are left out.
-        """
-        found = []
-        inputs, outputs = x.shape[2:], y.shape[2:]
-        for index, _ in window.taps(outputs):
-            seen, windows = [], []
-            for axis, (n, out) in enumerate(zip(inputs, outputs, strict=True)):
-                stride, at = window.stride[axis], index[axis] * window.dilation[axis] - window.pad[axis]
-                first = max(0, -(at // stride))
-                last = min(out - 1, (n - 1 - at) // stride)
-                if last < first:
-                    break
-                seen.append(slice(at + first * stride, at + last * stride + 1, stride))
-                windows.append(slice(first, last + 1))
-            else:
-                found.append((x[(..., *seen)], y[(..., *windows)], index))
-        return found
-
     def _plane_index(self, tap: Shape, x: Array, y: Array, window: Window) -> Array:
-        """For each window that sees the element `tap` of the kernel, its row-major index in the plane."""
+        """For each window, the row-major index in the plane of what it sees with the element `tap` of the kernel.
+
+        It means nothing where that is padding.
+        """
         total: Any = 0
-        for axis, (n, out) in enumerate(zip(x.shape[2:], y.shape[2:], strict=True)):
+        for axis, (n, out) in enumerate(zip(x.shape[1:-1], y.shape[1:-1], strict=True)):
             at = tap[axis] * window.dilation[axis] - window.pad[axis]
             along = self.xp.arange(out, dtype=self.xp.int32) * window.stride[axis] + at
-            along = along[(along >= 0) & (along < n)]
-            total = total * n + along.reshape(-1, *(1,) * (x.ndim - 3 - axis))
+            total = total * n + along.reshape(-1, *(1,) * (x.ndim - 2 - axis))
         return total
 
     def _factor(self, x: Array, y: Array, window: Window) -> Array:
-        """1 / the number of elements of each window."""
+        """1 / the number of elements of each window, as (out...)."""
         total: Any = 1
         for axis, (n, out) in enumerate(zip(x.shape[2:], y.shape[2:], strict=True)):
             start = self.xp.arange(out) * window.stride[axis]
             count = self.xp.minimum(start + window.kernel[axis], n + 2 * window.pad[axis]) - start
             total = total * count.reshape(-1, *(1,) * (x.ndim - 3 - axis))
         return (1 / total).astype(y.dtype)
+
+    def _factor_per_channel(self, x: Array, y: Array, window: Window) -> Array:
+        """The factor as (out..., C), so that numpy need not repeat it pixel by pixel."""
+        return self._factor(x, y, window)[..., None] * self.xp.ones(y.shape[1], y.dtype)
+
+
+class _Sorted:
+    """Room for some samples (n, spatial..., C), padded, as (stride..., n, spatial / stride..., C).
+
+    Element i of an axis, counted from the edge of the padding, lies at (i % stride, i // stride).
+    """
+
+    def __init__(self, kernels: Base, lower: Array, upper: Array, window: Window, thread: int, place: int):
+        self.xp, self.lower, self.window, self.outputs = kernels.xp, lower, window, upper.shape[1:-1]
+        n, *inputs, channels = lower.shape
+        reach = [(extent - 1) // s for extent, s in zip(window.extent(), window.stride, strict=True)]
+        sizes = [out + more for out, more in zip(self.outputs, reach, strict=True)]
+        phases = [min(extent, s) for extent, s in zip(window.extent(), window.stride, strict=True)]
+        self.planes = kernels.temporary(thread, place, (*phases, n, *sizes, channels), lower.dtype)
+        axes = zip(inputs, window.stride, window.pad, phases, sizes, strict=True)
+        self.pairs = [
+            (self.planes[(*phase, slice(None), *there)], lower[(slice(None), *here)])
+            for phase, there, here in (zip(*found, strict=True) for found in itertools.product(*map(_places, axes)))
+        ]
+        """Pieces of the planes, with the pieces of the samples that belong there."""
+
+    def taps(self) -> Iterator[tuple[Shape, Array]]:
+        """Each element of the kernel, with what all windows see with it, (n, out..., C)."""
+        for tap, _ in self.window.taps(self.outputs):
+            at = [t * d for t, d in zip(tap, self.window.dilation, strict=True)]
+            phase = tuple(a % s for a, s in zip(at, self.window.stride, strict=True))
+            start = [a // s for a, s in zip(at, self.window.stride, strict=True)]
+            seen = (slice(first, first + out) for first, out in zip(start, self.outputs, strict=True))
+            yield tap, self.planes[(*phase, slice(None), *seen)]
+
+    def gather(self, padding: float) -> list[Call]:
+        """The calls that sort the samples."""
+        full = sum(plane.size for plane, _ in self.pairs) == self.planes.size
+        first: list[Call] = [] if full else [partial(self.planes.fill, padding)]
+        return [*first, *(partial(self.xp.copyto, plane, lower) for plane, lower in self.pairs)]
+
+    def clear(self) -> list[Call]:
+        """The calls that set the planes to zero."""
+        return [partial(self.planes.fill, 0)]
+
+    def scatter(self) -> list[Call]:
+        """The calls that write the planes to where the samples lie, with 0 where no window could see."""
+        full = sum(lower.size for _, lower in self.pairs) == self.lower.size
+        first: list[Call] = [] if full else [partial(self.lower.fill, 0)]
+        return [*first, *(partial(self.xp.copyto, lower, plane) for plane, lower in self.pairs)]
+
+
+def _places(axis: tuple[int, int, int, int, int]) -> list[tuple[int, slice, slice]]:
+    """Along one axis, for each place within the stride: that, where its elements lie in a plane, and in the input."""
+    n, stride, pad, phases, size = axis
+    found = []
+    for phase in range(phases):
+        first = max(0, -((phase - pad) // stride))
+        at = first * stride + phase - pad
+        count = max(0, min(size - first, -((at - n) // stride)))
+        found.append((phase, slice(first, first + count), slice(at, at + count * stride, stride)))
+    return found
