@@ -8,6 +8,7 @@
 
 #include "elementwise.h"
 #include "lines.h"
+#include "panels.h"
 
 #include "box.h"
 #include "convolution.h"
@@ -20,13 +21,12 @@
 static const Kernel KERNELS[] = {
     ENTRY(map),
     ENTRY(conv),
-    ENTRY(turn),
+    ENTRY(pack_weight),
     ENTRY(conv_dweight),
     ENTRY(gather),
     ENTRY(winograd),
     ENTRY(winograd_weight),
     ENTRY(winograd_dweight),
-    ENTRY(winograd_gather),
     ENTRY(product),
     ENTRY_AS(pool_max, pool),
     ENTRY_AS(pool_max_dx, pool),
