@@ -260,7 +260,7 @@ class _Objective:
         self.net.workspace.fill(math.nan)
         for target in targets:
             target.fill(before)
-        self.net.run_backward(self.weights)
+        self.net.run_backward(self.weights, add=True)
         return [target.copy() for target in targets]
 
     def outputs(self) -> Mapping[str, Array]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from cfgnet.backend import Backend, LayerRng, get_backend
 from cfgnet.backend.kernels import Immediate, Record, Recorder
-from cfgnet.backend.kernels.fold import folded
+from cfgnet.backend.kernels.fold import folded, overwriting
+from cfgnet.backend.kernels.memory import zeros
 from cfgnet.errors import DataError
 from cfgnet.layer import HELPERS, Layer, Shape, answer, asks, size, text
 from cfgnet.params import Parameter, Parameters
@@ -45,7 +46,7 @@ class Net:
         self.plan, self.backend, self.seed = plan, backend, seed
         self.params = params if params is not None else Parameters(plan.slots.values(), backend, plan.dtype, seed)
         self.iteration = 0
-        self._arena = backend.xp.zeros(plan.memory.tensors, "uint8")
+        self._arena = zeros(backend.xp, plan.memory.tensors, "uint8")
         self.tensors = {name: self._array(name, plan.places[name]) for name in plan.tensors}
         self.gradients = {name: self._array(name, plan.places[gradient(name)]) for name in plan.differentiated}
         self._rngs: list[LayerRng] = []
@@ -57,8 +58,10 @@ class Net:
         forward, backward = self.layer_steps()
         self.forward_steps = folded([item for items in forward for item in items])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
-        self.backward_steps = folded([item for items in backward for item in items])
+        self._adding = [item for items in backward for item in items]
+        self.backward_steps = folded(self._setting(self._adding))
         self._forward, self._backward = backend.k.bound(self.forward_steps), backend.k.bound(self.backward_steps)
+        self._backward_adding: list[Call] = []
 
     # Arrays.
 
@@ -77,7 +80,7 @@ class Net:
         return self.backend.xp.moveaxis(flat.reshape(n, *spatial, channels), -1, 1)
 
     def _flat(self, elements: int) -> Any:
-        return self.backend.xp.empty(elements, self.plan.dtype)
+        return zeros(self.backend.xp, elements, self.plan.dtype)
 
     @staticmethod
     def _scratch_size(shaped: Shaped) -> int:
@@ -148,6 +151,15 @@ class Net:
             offer["d" + name] = self.params[shaped.params[name]].grad
         return [*self._recorded(shaped.node.layer, "backward", offer), *after.records]
 
+    def _setting(self, items: list[Record | Call]) -> list[Record | Call]:
+        """The same backward pass for gradients of parameters that were not cleared before it."""
+        gradients = [parameter.grad for parameter in self.params.values() if parameter.grad is not None]
+        items, left = overwriting(items, gradients)
+        clear = Recorder("clear")
+        for gradient_ in left:
+            clear.map("0", gradient_)
+        return [*clear.records, *items]
+
     def _destination(self, flow: Flow | None, after: Recorder) -> Any:
         """Where a layer writes the gradient of one input; a gradient that is added goes through a buffer of its own."""
         if flow is None:
@@ -186,14 +198,16 @@ class Net:
         for call in self._forward:
             call()
 
-    def run_backward(self, seeds: Mapping[str, Any] | None = None) -> None:
-        """Computes the gradients of the objective; those of parameters are added to what is there.
+    def run_backward(self, seeds: Mapping[str, Any] | None = None, *, add: bool = False) -> None:
+        """Computes the gradients of the objective; with `add`, those of parameters are added to what is there.
 
         `seeds` gives the gradients of the tensors in `plan.seeds`, instead of their weights in the objective.
         """
+        if add and not self._backward_adding:
+            self._backward_adding = self.backend.k.bound(folded(self._adding))
         for name, weight in (self.plan.seeds if seeds is None else seeds).items():
             self.gradients[name][...] = weight
-        for call in self._backward:
+        for call in self._backward_adding if add else self._backward:
             call()
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
@@ -204,7 +218,6 @@ class Net:
 
     def backward(self) -> None:
         """Sets the gradients of all parameters to those of the objective at the last forward."""
-        self.params.grads.fill(0)
         self.run_backward()
 
     def __getitem__(self, name: str) -> Any:

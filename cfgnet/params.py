@@ -8,6 +8,7 @@ from typing import Any
 
 from cfgnet import rng
 from cfgnet.backend import Backend
+from cfgnet.backend.kernels.memory import zeros
 from cfgnet.errors import SnapshotError
 from cfgnet.layer import size, text
 from cfgnet.plan import Slot
@@ -44,8 +45,8 @@ class Parameters(Mapping[str, Parameter]):
         self.slots = {slot.key: slot for slot in unique}
         self.backend, self.dtype = backend, dtype
         trained = sum(size(slot.shape) for slot in unique if slot.trainable)
-        self.vector = backend.xp.zeros(sum(size(slot.shape) for slot in unique), dtype)
-        self.grads = backend.xp.zeros(trained, dtype)
+        self.vector = zeros(backend.xp, sum(size(slot.shape) for slot in unique), dtype)
+        self.grads = zeros(backend.xp, trained, dtype)
         self.groups: list[Group] = []
         self._views: dict[str, Parameter] = {}
         at = 0

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -54,7 +55,7 @@ class Timing:
     """The forward passes of a step, with the loss."""
     backward_ms: float
     update_ms: float
-    """Clearing the gradients, and the solver."""
+    """The solver."""
     images_per_s: float
     """Samples per second at the median step."""
     flops: int
@@ -127,14 +128,13 @@ class Steps:
     def step(self) -> Step:
         """One iteration: the gradients of `iter_size` batches, then one update. Feeding is not counted."""
         net, forward, backward = self.net, 0.0, 0.0
-        update = self._seconds(lambda: net.params.grads.fill(0))
         for part in range(self.parts):
             net.iteration = self.iteration * self.parts + part
             self.feed()
             forward += self._seconds(self._forward)
-            backward += self._seconds(net.run_backward)
+            backward += self._seconds(partial(net.run_backward, add=part > 0))
         # A policy need not have a rate beyond the last iteration.
-        update += self._seconds(lambda: self.updater.step(self.iteration % self.max_iter))
+        update = self._seconds(lambda: self.updater.step(self.iteration % self.max_iter))
         self.iteration += 1
         return Step(forward, backward, update)
 

@@ -238,7 +238,6 @@ class Trainer:
     def iterate(self, prefetch: Prefetch) -> float:
         """One iteration: gradients of `iter_size` batches, then one update. Returns the learning rate."""
         net, size = self.net, self.spec.solver.iter_size
-        net.params.grads.fill(0)
         losses = []
         for part in range(size):
             net.iteration = self.progress.iteration * size + part
@@ -248,7 +247,7 @@ class Trainer:
             losses.append(net.loss)
             if not math.isfinite(losses[-1]):
                 self._stop_not_finite(losses[-1], batch)
-            net.run_backward()
+            net.run_backward(add=part > 0)
         rate = self.updater.step(self.progress.iteration)
         p = self.progress
         p.iteration, p.loss = p.iteration + 1, sum(losses) / size

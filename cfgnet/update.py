@@ -8,6 +8,7 @@ from typing import Any
 
 from cfgnet.backend.kernels import Recorder
 from cfgnet.backend.kernels.fold import folded
+from cfgnet.backend.kernels.memory import zeros
 from cfgnet.errors import SnapshotError
 from cfgnet.params import Parameters
 from cfgnet.solver import Solver
@@ -19,7 +20,7 @@ class Updater:
     def __init__(self, solver: Solver, params: Parameters, max_iter: int):
         self.solver, self.params, self.max_iter = solver, params, max_iter
         xp, recorder = params.backend.xp, Recorder("update")
-        self.state = {name: xp.zeros_like(params.grads) for name in solver.state_names()}
+        self.state = {name: zeros(xp, params.grads.size, params.dtype) for name in solver.state_names()}
         self._rates = xp.zeros(len(params.groups), params.dtype)
         """The learning rate of each group."""
         for number, group in enumerate(params.groups):

@@ -10,6 +10,7 @@ from cfgnet.backend import get_backend, native, why_not
 from cfgnet.backend.kernels import Kernels, Record, Recorder
 from cfgnet.backend.kernels.fold import folded
 from cfgnet.backend.kernels.memory import extent, overlap, same_place
+from cfgnet.backend.window import Window
 from cfgnet.net import Net
 
 SHAPE = (6, 4, 3, 5)
@@ -140,12 +141,70 @@ layers:
         encoding="utf-8",
     )
     net = Net(cfgnet.load(config))
-    forward = [step for step in net.forward_steps if "relu forward" in step.folded]
-    backward = [step for step in net.backward_steps if step.owner == "relu backward"]
-    assert [(step.owner, set(step.folded)) for step in forward] == [("norm forward", {"scale forward", "relu forward"})]
-    assert [(step.owner, set(step.folded)) for step in backward] == [
-        ("relu backward", {"scale backward", "norm backward"})
-    ]
+    forward = [(step.kernel, step.owner, set(step.folded)) for step in net.forward_steps]
+    assert ("followed", "conv forward", {"norm forward"}) in forward
+    assert ("chain", "norm forward", {"scale forward", "relu forward"}) in forward
+    backward = [(step.kernel, step.owner, set(step.folded)) for step in net.backward_steps]
+    assert ("followed", "pool backward", {"relu backward", "scale backward", "norm backward"}) in backward
+
+
+@pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
+@pytest.mark.parametrize("algo", ["direct", "winograd"])
+@pytest.mark.parametrize("channels", [1, 5, 16, 40])
+@pytest.mark.parametrize("kernel", ["conv", "conv_dx", "pool_max", "pool_ave", "pool_max_dx", "pool_ave_dx"])
+def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, channels, algo):
+    random, window = np.random.default_rng(3), Window((3, 3), (1, 1), (1, 1), (1, 1))
+
+    def image(*shape):
+        return np.moveaxis(random.standard_normal((shape[0], *shape[2:], shape[1])).astype(np.float32), -1, 1)
+
+    x, y, other, extra = (image(3, channels, 13, 9) for _ in range(4))
+    weight = np.ascontiguousarray(random.standard_normal((3, 3, channels, channels)).astype(np.float32))
+    c = random.standard_normal(channels).astype(np.float32)
+    results = {}
+    for fold in (False, True):
+        out, more, total, square = (
+            image(3, channels, 13, 9),
+            extra.copy(order="K"),
+            np.zeros(channels, np.float32),
+            c.copy(),
+        )
+        arguments = {
+            "conv": (x, weight.transpose(3, 2, 0, 1), c, out, window, 1),
+            "conv_dx": (x, weight.transpose(3, 2, 0, 1), out, window, 1),
+            "pool_max": (x, out, window),
+            "pool_ave": (x, out, window),
+            "pool_max_dx": (x, y, other, out, window),
+            "pool_ave_dx": (x, out, window),
+        }
+        recorder = Recorder("test")
+        getattr(recorder, kernel)(*arguments[kernel])
+        recorder.sum("v", total, (0, 2, 3), v=out)
+        recorder.map("max(v, 0) * c + other", out, v=out, c=c.reshape(-1, 1, 1), other=other)
+        recorder.sum("v * v", square, (0, 2, 3), add=True, v=out)
+        recorder.map("v - other", more, v=out, other=other)
+        k = native.make(3, algo).k
+        items = folded(recorder.records) if fold else recorder.records
+        assert kernels(items) == ["followed"] or not fold
+        for call in k.bound(items):
+            call()
+        results[fold] = [out, more, total, square]
+    for together, alone in zip(results[True], results[False], strict=True):
+        np.testing.assert_allclose(together, alone, rtol=2e-5, atol=2e-4)
+
+
+def test_nothing_follows_that_would_change_what_is_still_read():
+    x, y = (np.zeros((1, 2, 4, 4)) for _ in range(2))
+    window = Window((3, 3), (1, 1), (1, 1), (1, 1))
+    for out, shifted, reason in (
+        (x, y, "it writes over what is still read"),
+        (y, y[:, ::-1], "it reads elsewhere what was written"),
+    ):
+        recorder = Recorder("test")
+        recorder.pool_max(x, y, window)
+        recorder.map("y", out, y=shifted)
+        records = folded(recorder.records)
+        assert kernels(records) == ["pool_max", "map"] and records[1].apart == reason
 
 
 def test_memory():

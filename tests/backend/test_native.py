@@ -119,13 +119,13 @@ def compare_convolutions(draw, k, window, group, bound):
     if draw(st.booleans()):
         weight = np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
     bias = random.standard_normal(outputs).astype(np.float32) if draw(st.booleans()) else None
-    dx, dweight = np.full_like(x, np.nan), np.ones_like(weight)
+    dx, dweight, add = np.full_like(x, np.nan), np.ones_like(weight), draw(st.booleans())
     right = {name: np.ones(a.shape) for name, a in (("y", y), ("dx", dx), ("dweight", dweight))}
     REFERENCE.conv(double(x), double(weight), None if bias is None else double(bias), right["y"], window, group)()
     REFERENCE.conv_dx(double(y), double(weight), right["dx"], window, group)()
-    REFERENCE.conv_dweight(double(x), double(y), right["dweight"], window, group)()
+    REFERENCE.conv_dweight(double(x), double(y), right["dweight"], window, group, add)()
     k.conv_dx(y, weight, dx, window, group)()
-    k.conv_dweight(x, y, dweight, window, group)()
+    k.conv_dweight(x, y, dweight, window, group, add)()
     k.conv(x, weight, bias, y, window, group)()
     close(y, right["y"], bound)
     close(dx, right["dx"], bound)

@@ -31,8 +31,9 @@ train(load(sys.argv[1]), runs=sys.argv[2], reporter=First())
 
 def measure_extras(options):
     """Rows of every extra measurement, by its title."""
+    nets = ("cifar10_quick", "lenet")  # a net of few parameters, and one whose update is the same work for any batch
     return {
-        "Throughput over the batch size, lenet": linearity("lenet", options),
+        **{f"Throughput over the batch size, {name}": linearity(name, options) for name in nets},
         "Planning and starting": [
             under("plan of googlenet", best_of(3, plan_time(googlenet_layers())), 0.3),
             under("plan of a chain of 1000 layers", best_of(3, plan_time(chain(1000))), 2.0),

@@ -2,9 +2,9 @@
 
 import json
 import math
-import random
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from random import sample
 from statistics import median
 from tempfile import TemporaryDirectory
 
@@ -71,63 +71,61 @@ def check(workers, flips, folder):
 
 
 def measure(config, options, say):
-    """The result of one workload: checks, times, memory, start-up."""
-    with TemporaryDirectory() as name, ExitStack() as stack:
+    """The result of one workload: checks, and unless one of them failed the figures of each worker."""
+    with TemporaryDirectory() as name:
         folder = Path(name)
-        net = write_workload(config, (), folder)
+        net = write_workload(config, [], folder)
         settings = [
             *cfgnet_settings(options.backends, options.threads),
             *torch_settings(options.torch_python, options.threads, net["images"]),
         ]
-        shared = {"config": str(config), "sets": [], "folder": str(folder)}
+        shared = {"config": str(config), "sets": [], "folder": name}
+        random = has_dropout(net)
+        result = {"name": net["name"], "batch_size": net["batch_size"], "dropout": random, "workers": {}, "waited_s": 0}
+        say("  comparing, without dropout" if random else "  comparing")
+        with crew(settings, **shared, dropout=False) as workers:
+            result["checks"] = check(workers, net["choices"] >= MANY, folder)
+            if not all(each["ok"] for each in result["checks"].values()):
+                return result
+            say("  timing")
+            if not random:
+                return result | timed(workers, options)
+        with crew(settings, **shared, dropout=True) as workers:
+            return result | timed(workers, options)
 
-        def start(dropout):
-            found = []
-            for setting in settings:
-                found.append(Worker(setting, **shared, dropout=dropout))
-                stack.callback(found[-1].close)
-            return found
 
-        flips = net["choices"] >= MANY
-        if has_dropout(net):
-            say("  comparing, without dropout")
-            without = start(dropout=False)
-            checks = check(without, flips, folder)
-            for worker in without:
-                worker.close()
-            workers = start(dropout=True)
-        else:
-            say("  comparing")
-            workers = start(dropout=True)
-            checks = check(workers, flips, folder)
-        result = {"name": net["name"], "batch_size": net["batch_size"], "dropout": has_dropout(net), "checks": checks}
-        if not all(each["ok"] for each in checks.values()):
-            return result | {"workers": {}, "waited_s": 0.0}
-        say("  timing")
-        workers, waited = timed(workers, options)
-        return result | {"workers": {w.name: figures(w) for w in workers}, "waited_s": waited}
+@contextmanager
+def crew(settings, **shared):
+    """Running workers, which end when the block does."""
+    with ExitStack() as stack:
+        workers = []
+        for setting in settings:
+            workers.append(Worker(setting, **shared))
+            stack.callback(workers[-1].close)
+        yield workers
 
 
 def timed(workers, options):
-    """The workers that were timed to the end, which of PyTorch's is the faster one; and the seconds spent waiting."""
+    """The figures of each worker, of PyTorch's only the faster one; and the seconds spent waiting."""
     waited = 0.0
     torch = [worker for worker in workers if worker.name.startswith("PyTorch")]
     if len(torch) > 1:
         waited += rounds(torch, 3, options)
         fastest = min(torch, key=lambda worker: median(worker.seconds))
         for worker in torch:
+            worker.seconds.clear()
             if worker is not fastest:
                 worker.close()
-                workers = [each for each in workers if each is not worker]
-        fastest.seconds.clear()
-    return workers, waited + rounds(workers, options.rounds, options)
+        workers = [worker for worker in workers if worker not in torch or worker is fastest]
+    waited += rounds(workers, options.rounds, options)
+    return {"workers": {worker.name: figures(worker) for worker in workers}, "waited_s": waited}
 
 
 def rounds(workers, count, options):
     """Lets all workers run in random order, `count` times, while the others wait."""
     waited = 0.0
     for _ in range(count):
-        for worker in random.sample(workers, len(workers)):
+        for worker in sample(workers, len(workers)):
             waited += wait_until_quiet(options.wait)
             worker.run(options.seconds)
     return waited

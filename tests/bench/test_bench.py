@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from cfgnet.prepare import load, loads, plan_layers
 
 from . import report
 from .describe import SETTINGS, UndescribedError, choices, describe, has_dropout
-from .measure import compared, error, write_workload
-from .workers import Setting, Worker, WorkerError, cfgnet_settings
+from .measure import check, compared, error, write_workload
+from .workers import Setting, Worker, WorkerError, cfgnet_settings, torch_settings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "bench").glob("*.yaml"))
@@ -179,10 +180,31 @@ def test_the_worker_of_cfgnet_computes_what_the_net_computes(tmp_path):
         net.forward(**batch)
     net.backward()
     assert worker.info["loss"] == pytest.approx(net.loss) and len(worker.seconds) >= 3
-    assert gradients.keys() == {"fc.weight", "fc.bias"} == set(np.load(tmp_path / "weights.npz"))
+    with np.load(tmp_path / "weights.npz") as weights:
+        assert gradients.keys() == {"fc.weight", "fc.bias"} == set(weights)
     for key, gradient in gradients.items():
         np.testing.assert_array_equal(gradient, net.params[key].grad)
     assert worker.info["planned_bytes"] < worker.info["before_bytes"]
+
+
+TORCH = os.environ.get("BENCH_PYTHON") or (sys.executable if find_spec("torch") else "")
+"""A Python that has PyTorch."""
+
+
+@pytest.mark.skipif(not TORCH, reason="PyTorch is not there: pip install 'cfgnet[bench]', or set BENCH_PYTHON")
+@pytest.mark.parametrize("name", ["linreg", "mlp", "lenet", "lstm"])
+def test_pytorch_computes_the_same(name, tmp_path):
+    config = ROOT / f"configs/bench/{name}.yaml"
+    images = write_workload(config, [], tmp_path)["images"]
+    shared = {"config": str(config), "sets": [], "folder": str(tmp_path), "dropout": False}
+    settings = [*cfgnet_settings(["numpy"], 1), *torch_settings(TORCH, 1, images)]
+    workers = [Worker(setting, **shared) for setting in settings]
+    checks = check(workers, False, tmp_path)
+    for worker in workers:
+        worker.run(0)
+        worker.close()
+    assert len(workers) == 2 + images and all(found["ok"] for found in checks.values()), checks
+    assert all(len(worker.seconds) >= 3 for worker in workers)
 
 
 # Comparisons.

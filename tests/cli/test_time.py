@@ -3,10 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cfgnet
 from cfgnet.backend import why_not
+from cfgnet.prepare import prepare
+from cfgnet.timing import LayerSteps, Steps
+from cfgnet.trainer import trained_net
 
 native = pytest.mark.skipif(bool(why_not("native")), reason=why_not("native"))
 KEYS = {
@@ -107,6 +111,34 @@ def test_a_layer_of_ones_own_can_be_timed(shell, tmp_path):
 def test_a_wrong_wish_is_a_message_and_2(words, said, shell):
     got = shell("time", "net.yaml", *words)
     assert got.code == 2 and not got.out and said in got.err
+
+
+def test_timed_steps_are_those_of_the_trainer(shell):
+    spec = cfgnet.load("line.yaml")
+    _, net = trained_net(spec, spec.make_backend(), ["train"])
+    steps = Steps(net, spec.solver, prepare(spec, phases=["train"]).batches["train"].at(0), spec.train.max_iter)
+    for _ in range(spec.train.max_iter):
+        steps.step()
+    trained = cfgnet.train(spec).params
+    for key, values in net.params.to_host().items():
+        np.testing.assert_array_equal(values, trained[key])
+
+
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("native", marks=native)])
+def test_layers_run_one_by_one_compute_what_the_net_computes(backend, shell):
+    spec = cfgnet.load("net.yaml")
+    prepared, net = trained_net(spec, spec.make_backend(backend), ["train"])
+    batch = prepared.batches["train"].at(0)
+    net.feed(batch)
+    net.run_forward()
+    loss = net.loss
+    net.backward()
+    expected = net.params.grads.copy()
+    passes = LayerSteps(net, lambda: net.feed(batch))
+    for _ in range(2):  # what one pass leaves behind is nothing to the next
+        forward, backward = passes.step()
+        assert net.loss == pytest.approx(loss, rel=1e-6) and len(forward) == len(backward) == 4
+        np.testing.assert_allclose(net.params.grads, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_function_says_what_the_command_says(shell):

@@ -58,6 +58,27 @@ def test_shared_parameters_are_one_array_with_the_sum_of_the_gradients():
     assert_gradients_are_right(net)
 
 
+def test_backward_sets_the_gradients_of_parameters_whatever_was_there_or_adds_to_it():
+    twins = ", param: {weight: {share: w}, bias: {share: b}}"
+    net = build(ip("a", "data", 4, twins), ip("c", "a", 4, twins), ip("score", "c"), LOSS)
+    once = gradients(net)
+    net.params.grads.fill(np.nan)
+    net.run_backward()
+    np.testing.assert_array_equal(net.params.grads, np.concatenate([g.ravel() for g in once.values()]))
+    net.run_forward()
+    net.run_backward(add=True)
+    for key, gradient in once.items():
+        np.testing.assert_allclose(net.params[key].grad, 2 * gradient, rtol=1e-12)
+
+
+def test_a_parameter_that_no_gradient_of_this_net_reaches_has_one_of_zero():
+    layers = [ip("a", "data", 8), ip("score", "a"), LOSS, ip("other", "data", 2, ", phase: train")]
+    net = build(*layers)
+    net.params.grads.fill(np.nan)
+    net.backward()
+    assert not net.params["other.weight"].grad.any() and net.params["a.weight"].grad.any()
+
+
 def test_frozen_parameters_have_no_gradient_and_what_only_leads_to_them_is_not_differentiated():
     net = build(ip("a", "data", 4, ", frozen: true"), "{type: TanH, name: t}", ip("score", "t"), LOSS)
     assert set(gradients(net)) == {"score.weight", "score.bias"}

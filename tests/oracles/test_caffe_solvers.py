@@ -44,11 +44,10 @@ def test_solver(solver_case, check):
     updater = Updater(solver, rig.net.params, message.get("max_iter", [steps])[0])
     for step in range(steps):
         before = {name: value.copy() for name, value in params.items()}
-        rig.net.params.grads.fill(0)
         for part in range(solver.iter_size):
             batch = step * solver.iter_size + part
             rig.forward(**{name: rows(array, batch, size) for name, array in data.items()})
-            rig.net.run_backward()
+            rig.net.run_backward(add=part > 0)
         check(f"loss_last_subbatch[{step}]", rig.net.loss, case["loss_last_subbatch"][step], BOUND)
         check(f"lr[{step}]", updater.step(step) / case["lr"][step], 1, rate_bound)
         for name, value in params.items():

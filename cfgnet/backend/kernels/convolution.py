@@ -55,8 +55,8 @@ class Convolution(Base):
 
         return in_turn([*first, self.together([share(*each) for each in enumerate(self.shares(dx.shape[0]))])])
 
-    def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int) -> Call:
-        """dweight += correlation of x with dy."""
+    def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
+        """dweight = correlation of x with dy; with `add` it is added."""
         xp = self.xp
         view = self._as_matrix(dweight, group)
         shares = self.shares(x.shape[0])
@@ -72,7 +72,9 @@ class Convolution(Base):
                 calls.append(partial(xp.add, total, part, total))
             return in_turn(calls)
 
-        sums = [partial(xp.add, view, total.reshape(view.shape), view) for total in totals]
+        sums: list[Call] = [partial(xp.add, view, total.reshape(view.shape), view) for total in totals]
+        if not add:
+            sums[0] = partial(xp.copyto, view, totals[0].reshape(view.shape))
         return in_turn([self.together([share(*each, totals[each[0]]) for each in enumerate(shares)]), *sums])
 
     # The weight as (group, kernel... * C / group, O / group).

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from cfgnet.backend.expression import Instruction, Program, compiled
-from cfgnet.backend.kernels.base import Array, Base, Call, Shape, in_turn
+from cfgnet.backend.kernels.base import Array, Base, Call, Record, Shape, in_turn
 from cfgnet.backend.kernels.memory import order
 
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal"}
@@ -84,6 +84,10 @@ class Elementwise(Base):
         sums = [_Sum(self.xp, step, len(shares)) if step.axes is not None else None for step in steps]
         calls = [self._share(steps, sums, *each) for each in enumerate(shares)]
         return in_turn([self.together(calls), *(call for each in sums if each for call in each.last())])
+
+    def followed(self, record: Record, steps: Sequence[Step]) -> Call:
+        """A kernel, and a chain over the elements of its result that may go on with each as soon as it is there."""
+        return in_turn([record.bound(self), self.chain(steps)])
 
     def _share(self, steps: Sequence[Step], sums: Sequence[_Sum | None], thread: int, rows: slice) -> Call:
         """One thread's part of a chain."""

@@ -7,18 +7,29 @@ steps one after another if no step touches an element that another step of the c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from cfgnet.backend.kernels.base import Call, Record
+from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
-from cfgnet.backend.kernels.memory import overlap, same_place
+from cfgnet.backend.kernels.memory import address, order, overlap, same_place
 
 MOST_STEPS = 24
 """The longest chain; there is nothing to gain from a longer one."""
 
 
+PRODUCES = {"conv": 3, "conv_dx": 2, "pool_max": 1, "pool_ave": 1, "pool_max_dx": 3, "pool_ave_dx": 1}
+"""The kernels whose result a chain may go on with, part by part, and which argument that is."""
+
+
 def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
     """The same work in as few records as it takes; calls that are no records stay where they are."""
+    return _followed(_chained(items))
+
+
+def _chained(items: Sequence[Record | Call]) -> list[Record | Call]:
+    """The same work with elementwise kernels in chains."""
     result: list[Record | Call] = []
     chain: list[tuple[Record, Step]] = []
     for item in items:
@@ -34,6 +45,43 @@ def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
     return [*result, _joined(chain)] if chain else result
 
 
+ADDS = {"product": 2, "sum": 1, "conv_dweight": 2}
+"""The kernels that add to an array if they are told to, and which argument that is."""
+
+
+def overwriting(items: Sequence[Record | Call], totals: Sequence[Array]) -> tuple[list[Record | Call], list[Array]]:
+    """The same work for `totals` that need not be cleared first, and those that have to be all the same.
+
+    The first kernel that adds to a total, and to the whole of it, sets it instead.
+    """
+    left = {address(total): total for total in totals if total.size}
+    cleared: list[Array] = []
+    result: list[Record | Call] = []
+    for item in items:
+        target: Any = item.args[ADDS[item.kernel]] if isinstance(item, Record) and item.kernel in ADDS else None
+        for array in _arrays(item):
+            total = left.get(address(array))
+            if total is None:
+                continue
+            del left[address(array)]
+            if isinstance(item, Record) and array is target and array.size == total.size:
+                settings = {name: value for name, value in item.settings.items() if name != "add"}
+                item = Record(item.owner, item.kernel, item.args, settings)
+            else:
+                cleared.append(total)
+        result.append(item)
+    return result, [*cleared, *left.values()]
+
+
+def _arrays(item: Record | Call) -> Iterator[Array]:
+    """The arrays that a kernel, or a call of a layer's method, is handed."""
+    given = (
+        [*item.args, *item.settings.values()] if isinstance(item, Record) else [*getattr(item, "keywords", {}).values()]
+    )
+    for value in given:
+        yield from (each for each in (value if isinstance(value, list) else [value]) if hasattr(each, "strides"))
+
+
 def as_step(record: Record) -> Step | None:
     """An elementwise record as a step of a chain; None for any other kernel."""
     if record.kernel == "map":
@@ -46,8 +94,49 @@ def as_step(record: Record) -> Step | None:
     return None
 
 
+def _followed(items: Sequence[Record | Call]) -> list[Record | Call]:
+    """The same work with chains behind the kernels whose results they go on with."""
+    result: list[Record | Call] = []
+    for item in items:
+        before = result[-1] if result else None
+        if isinstance(item, Record) and isinstance(before, Record) and before.kernel in PRODUCES:
+            steps = _steps(item)
+            apart = _cannot_follow(before, steps) if steps else ""
+            if steps and not apart:
+                names = (*before.folded, item.owner, *item.folded)
+                result[-1] = Record(before.owner, "followed", (before, steps), {}, before.apart, names)
+                continue
+            item = _with(item, apart or item.apart)
+        result.append(item)
+    return result
+
+
+def _steps(record: Record) -> list[Step]:
+    """The steps of a chain, or of an elementwise record; none for any other kernel."""
+    if record.kernel == "chain":
+        return list(record.args[0])
+    step = as_step(record)
+    return [step] if step else []
+
+
+def _cannot_follow(record: Record, steps: Sequence[Step]) -> str:
+    """Why a chain cannot go on with the result of a kernel, part by part; empty if it can."""
+    target = record.args[PRODUCES[record.kernel]]
+    sources = [array for array in _arrays(record) if array is not target]
+    if steps[0].shape != target.shape or steps[0].order != order(target):
+        return "its elements are others"
+    for step in steps:
+        if any(overlap(array, target) and not same_place(array, target) for array in step.operands):
+            return "it reads elsewhere what was written"
+        if any(overlap(step.out, source) for source in sources):
+            return "it writes over what is still read"
+        if overlap(step.out, target) and not same_place(step.out, target):
+            return "it writes over other elements"
+    return ""
+
+
 def _with(record: Record, apart: str) -> Record:
-    return Record(record.owner, record.kernel, record.args, record.settings, apart)
+    return replace(record, apart=apart)
 
 
 def _joined(chain: Sequence[tuple[Record, Step]]) -> Record:

@@ -7,6 +7,18 @@ from typing import Any
 Array = Any
 
 
+LINE = 64
+"""Bytes: a line of the cache, and the widest vector. A vector that lies across two lines is read twice."""
+
+
+def zeros(xp: Any, elements: int, dtype: Any) -> Array:
+    """A flat array of zeros that starts at a line of the cache."""
+    bytes_ = elements * xp.dtype(dtype).itemsize
+    room = xp.zeros(bytes_ + LINE, "uint8")
+    start = -address(room) % LINE
+    return room[start : start + bytes_].view(dtype)
+
+
 def address(array: Array) -> int:
     """The address of the first element, in bytes."""
     interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
@@ -42,5 +54,5 @@ def same_place(x: Array, y: Array) -> bool:
 
 
 def order(array: Array) -> tuple[int, ...]:
-    """The axes as they lie in memory, that of the largest steps first; axes of one element where they stand."""
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+    """The axes as they lie in memory, that of the largest steps first; those of one element come last."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: (array.shape[axis] == 1, -abs(array.strides[axis]))))

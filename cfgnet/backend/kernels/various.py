@@ -58,7 +58,7 @@ class Various(Elementwise):
         if pair and not self.xp.may_share_memory(x, y):
             return self.map("x", pair[1], x=pair[0])
         aside = self.temporary(-1, 0, x.shape, x.dtype)
-        return in_turn([self.map("x", aside, x=x), self.map("x", y, x=aside.reshape(y.shape))])
+        return in_turn(self.joined([self.map("x", aside, x=x), self.map("x", y, x=aside.reshape(y.shape))]))
 
     def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
         """out = formula, summed over `size` (odd) elements around each element along each of `axes`, zeros outside.

@@ -90,8 +90,9 @@ typedef struct {
     int64_t a_line, step;
     const float *b; /* b[line * b_line + k * ldb + column] */
     int64_t b_line, ldb;
-    float *out; /* (rows, ldout), which the product is added to */
+    float *out; /* (rows, ldout), which the product is added to, or set to */
     int64_t ldout, rows, columns;
+    int set;
 } ColumnBlock;
 
 INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
@@ -99,7 +100,8 @@ INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
     vec sums[MOST_ROWS * MOST_VECTORS], row[MOST_VECTORS];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int j = 0; j < v; j++)
-            sums[r * v + j] = load_some(t->out + r * t->ldout + j * LANES, j == v - 1 ? last : LANES);
+            sums[r * v + j] =
+                t->set ? splat(0) : load_some(t->out + r * t->ldout + j * LANES, j == v - 1 ? last : LANES);
     for (int64_t line = 0; line < t->lines; line++) {
         const float *a = t->a + line * t->a_line, *b = t->b + line * t->b_line;
         for (int64_t k = 0; k < t->depth; k++, a += t->step, b += t->ldb) {

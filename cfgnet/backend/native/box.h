@@ -34,7 +34,7 @@ static void box_sum_run(const void *args, int64_t part, float *work) {
     for (int64_t i = 0; i < box_line(p); i++) work[i] = 0;
     for (int64_t first = p->outer * part / p->parts; first < stop; first += p->lines) {
         const int64_t lines = smaller(p->lines, stop - first);
-        if (p->first) map_range(p->first, first * size, lines * size, work + box_line(p));
+        if (p->first) map_over(p->first, 0, (Range){first * size, lines * size}, work + box_line(p));
         for (int64_t line = first; line < first + lines; line++) box_of_line(p, p->y + line * size, work);
     }
 }

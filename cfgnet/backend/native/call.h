@@ -11,7 +11,10 @@
      F  double        a number
 
    `demand` says into how many parts the work is cut, and how many floats of workspace a part needs. `run` computes one
-   part; parts run in any order, on any thread, and what a part computes depends on its number only. */
+   part; parts run in any order, on any thread, and what a part computes depends on its number only.
+
+   A kernel that `covers` its result tells which of its elements are written when a part ends. One that can work `over`
+   such elements may be put behind it, and finds them in the cache. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -26,11 +29,17 @@ typedef struct {
 } Field;
 
 typedef struct {
+    int64_t first, count;
+} Range;
+
+typedef struct {
     const char *name;
     const Field *fields;
     int count;
     Demand (*demand)(const void *args);
     void (*run)(const void *args, int64_t part, float *work);
+    Range (*covers)(const void *args, int64_t part);
+    void (*over)(const void *args, int64_t part, Range range, float *work);
 } Kernel;
 
 typedef struct {
@@ -65,6 +74,8 @@ extern const Isa isa_avx512, isa_avx2, isa_baseline;
         FIELDS_##kernel(FIELD_A, FIELD_W, FIELD_L, FIELD_C, FIELD_I, FIELD_F)};
 
 /* An entry of the table of kernels; several kernels may share the fields and the demand of one. */
-#define ENTRY_AS(name, kernel)                                                                                \
-    {#name, kernel##_fields, sizeof kernel##_fields / sizeof(Field), kernel##_demand, name##_run}
-#define ENTRY(kernel) ENTRY_AS(kernel, kernel)
+#define ENTRY_OF(name, kernel, covers, over)                                                                  \
+    {#name, kernel##_fields, sizeof kernel##_fields / sizeof(Field), kernel##_demand, name##_run, covers, over}
+#define ENTRY_AS(name, kernel) ENTRY_OF(name, kernel, NULL, NULL)
+#define ENTRY(kernel) ENTRY_OF(kernel, kernel, NULL, NULL)
+#define ENTRY_COVERING(kernel) ENTRY_OF(kernel, kernel, kernel##_covers, NULL)

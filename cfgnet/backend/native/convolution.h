@@ -5,7 +5,7 @@
    stride_h * stride_w classes that see different taps, and each class is a convolution with stride 1. */
 
 #define FIELDS_conv(A, W, L, C, I, F)                                                                          \
-    A(source) A(weight) A(bias) A(target) C(then)                                                              \
+    A(source) A(weight) A(bias) A(target)                                                                      \
     I(samples) I(group) I(turned) I(source_h) I(source_w) I(source_c) I(target_h) I(target_w) I(target_c)      \
     I(kernel_h) I(kernel_w) I(stride_h) I(stride_w) I(pad_h) I(pad_w) I(dilation_h) I(dilation_w)
 DECLARE(conv)
@@ -67,7 +67,7 @@ static Demand conv_demand(const void *args) {
     const conv_args *c = args;
     const int64_t pieces = conv_pieces(c);
     return (Demand){pieces == 1 ? ceil_div(c->samples, conv_samples_per_part(c)) : c->samples * pieces,
-                    conv_own_work(c) + map_work(c->then)};
+                    conv_own_work(c)};
 }
 
 /* The pixels of the target that see the same taps: y = y0 + i * y_step and x = x0 + j * x_step. A tap lies `offset`
@@ -183,7 +183,7 @@ static conv_args conv_group(const conv_args *whole, int64_t group) {
 
 static void conv_run(const void *args, int64_t part, float *work) {
     const conv_args *c = args;
-    const int64_t first = conv_part(c, part), stop = conv_part(c, part + 1), line = c->target_w * c->target_c;
+    const int64_t first = conv_part(c, part), stop = conv_part(c, part + 1);
     const int64_t y_classes = c->turned ? smaller(c->stride_h, c->target_h) : 1;
     const int64_t x_classes = c->turned ? smaller(c->stride_w, c->target_w) : 1;
     Lattice lattice;
@@ -200,7 +200,12 @@ static void conv_run(const void *args, int64_t part, float *work) {
                 convolve(&one, &s, first, stop);
             }
     }
-    if (c->then) map_range(c->then, first * line, (stop - first) * line, work + conv_own_work(c));
+}
+
+static Range conv_covers(const void *args, int64_t part) {
+    const conv_args *c = args;
+    const int64_t first = conv_part(c, part), line = c->target_w * c->target_c;
+    return (Range){first * line, (conv_part(c, part + 1) - first) * line};
 }
 
 /* conv_dweight: each part sums its samples into a total of its own, (part, tap, input channel, output channel). */

@@ -42,17 +42,18 @@ class NativeConvolution(NativeBase):
         convolve = self._winograd if self._by_winograd(dx, dy, window) else self._direct
         return self._in_turn(*convolve(dy, weight, None, dx, window, group, turned=True))
 
-    def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int) -> Call:
+    def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(x, dy) or not _taps_fit(dweight):
-            return super().conv_dweight(x, dy, dweight, window, group)
+            return super().conv_dweight(x, dy, dweight, window, group, add)
         view = _by_taps(dweight)
         compute = self._winograd_dweight if self._by_winograd(x, dy, window) else self._direct_dweight
         call, totals = compute(x, dy, view.shape, window, group)
         if view.flags.c_contiguous:
-            return self._in_turn(call, self._gather(totals, view))
+            return self._in_turn(call, self._gather(totals, view, add))
         whole = np.empty(view.shape, np.float32)
-        return self._in_turn(call, self._gather(totals, whole, add=False), partial(np.add, view, whole, view))
+        last = partial(np.add, view, whole, view) if add else partial(np.copyto, view, whole)
+        return self._in_turn(call, self._gather(totals, whole, add=False), last)
 
     def _packed_weight(self, weight: Array, group: int, turned: bool) -> tuple[Array, list[Call]]:
         """The weight (O, C / group, kernel...) as panels.h packs it, and the calls that bring it up to date."""
@@ -78,7 +79,7 @@ class NativeConvolution(NativeBase):
         packed, first = self._packed_weight(weight, group, turned)
         call = self.pool.call(
             "conv",
-            source=channels_last(source), weight=packed, bias=bias, target=channels_last(target), then=None,
+            source=channels_last(source), weight=packed, bias=bias, target=channels_last(target),
             samples=source.shape[0], group=group, turned=int(turned),
             **_axes(source=source, target=target), **window_fields(window),
         )  # fmt: skip
@@ -123,7 +124,7 @@ class NativeConvolution(NativeBase):
         )  # fmt: skip
         call = self.pool.call(
             "winograd",
-            source=channels_last(source), weight=planes, bias=bias, target=channels_last(target), then=None,
+            source=channels_last(source), weight=planes, bias=bias, target=channels_last(target),
             samples=source.shape[0], group=group, kernel=kernel, offset_h=offset_h, offset_w=offset_w,
             **_axes(source=source, target=target),
         )  # fmt: skip

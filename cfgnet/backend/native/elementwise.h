@@ -72,13 +72,21 @@ static Demand map_demand(const void *args) {
     return (Demand){m->parts, map_work(args)};
 }
 
+/* Fills a row of `n` with what repeats after `period`. */
+static void repeat(const float *from, int64_t period, float *row, int64_t n) {
+    for (int64_t i = 0; i < period; i++) row[i] = from[i];
+    int64_t i = period;
+    for (; period >= LANES && i + LANES <= n; i += LANES) store(row + i, load(row + i - period));
+    for (; i < n; i++) row[i] = row[i - period];
+}
+
 /* Prepares the rows of what does not change from block to block. */
 static void map_begin(const map_args *m, float *work, float **at) {
     int64_t width = whole_vectors(m->block);
     for (int64_t place = 0; place < m->places; place++) {
         float *row = at[place] = work + place * width;
         if (m->kinds[place] == REPEATED)
-            for (int64_t i = 0; i < m->block; i++) row[i] = m->arrays[place][i % m->periods[place]];
+            repeat(m->arrays[place], m->periods[place], row, m->block);
         else if (m->kinds[place] == NUMBER || m->kinds[place] == TOTAL)
             for (int64_t i = 0; i < m->block; i++) row[i] = m->kinds[place] == NUMBER ? m->numbers[place] : 0;
     }
@@ -90,20 +98,24 @@ static void map_end(const map_args *m, int64_t part, float *const *at) {
         if (m->kinds[place] != TOTAL) continue;
         int64_t period = m->periods[place];
         float *total = m->arrays[place] + part * period;
-        for (int64_t i = 0; i < period; i++) {
-            float sum = 0;
-            for (int64_t j = i; j < m->block; j += period) sum += at[place][j];
-            total[i] = sum;
+        const int64_t width = period >= LANES ? LANES : 1;
+        for (int64_t i = 0; i < period; i += width) {
+            const int64_t n = smaller(width, period - i);
+            vec sum = splat(0);
+            for (int64_t j = i; j < m->block; j += period) sum += load_some(at[place] + j, n);
+            store_some(total + i, sum, n);
         }
     }
 }
 
-/* Elements `first` to `first + count`; `first` is a multiple of all periods. */
-static void map_elements(const map_args *m, int64_t part, int64_t first, int64_t count, float *work) {
+/* Some elements, of which the first is a multiple of all periods. */
+static void map_over(const void *args, int64_t part, Range range, float *work) {
+    const map_args *m = args;
+    const int64_t stop = range.first + range.count;
     float *at[MOST_PLACES];
     map_begin(m, work, at);
-    for (int64_t start = first; start < first + count; start += m->block) {
-        int64_t n = smaller(m->block, first + count - start);
+    for (int64_t start = range.first; start < stop; start += m->block) {
+        int64_t n = smaller(m->block, stop - start);
         for (int64_t place = 0; place < m->places; place++)
             if (m->kinds[place] == ELEMENT) at[place] = m->arrays[place] + start;
         for (const int32_t *code = m->code; code < m->code + 5 * m->instructions; code += 5)
@@ -112,14 +124,9 @@ static void map_elements(const map_args *m, int64_t part, int64_t first, int64_t
     map_end(m, part, at);
 }
 
-/* The elements of another call's result, which it has just computed. */
-static void map_range(const void *args, int64_t first, int64_t count, float *work) {
-    map_elements(args, 0, first, count, work);
-}
-
 static void map_run(const void *args, int64_t part, float *work) {
     const map_args *m = args;
     int64_t blocks = ceil_div(m->length, m->block);
     int64_t first = blocks * part / m->parts * m->block, stop = blocks * (part + 1) / m->parts * m->block;
-    map_elements(m, part, first, smaller(stop, m->length) - first, work);
+    map_over(m, part, (Range){first, smaller(stop, m->length) - first}, work);
 }

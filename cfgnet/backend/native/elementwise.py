@@ -74,6 +74,11 @@ class Space:
         """How many elements there are."""
         return math.prod(self.shape)
 
+    @property
+    def innermost(self) -> int:
+        """How many elements lie along the axis that is last in memory."""
+        return next((self.shape[axis] for axis in reversed(self.order) if self.shape[axis] > 1), 1)
+
     def period(self, array: Array) -> int | None:
         """After how many elements `array`, broadcast to this space, repeats; None if it does not lie in their order."""
         spread = np.broadcast_to(array, self.shape).transpose(self.order)
@@ -98,13 +103,13 @@ class Space:
 class Code:
     """A program in the making: its places, with what stands at each, and its instructions."""
 
-    def __init__(self, space: Space):
+    def __init__(self, space: Space, parts: int | None = None):
         self.space = space
+        self.parts = parts or parts_of(space.size)
         self.places: list[_Place] = []
         self.instructions: list[tuple[int, int, int, int, int]] = []
         self.sums: list[tuple[Step, Array]] = []
         """The steps that are sums, each with a row of totals for each part."""
-        self.parts = parts_of(space.size)
 
     def append(self, step: Step) -> bool:
         """Appends a step; False, with nothing changed, where it does not fit."""
@@ -186,9 +191,14 @@ class Code:
             there.append(len(self.places) - 1)
         return there
 
+    @property
+    def period(self) -> int:
+        """After how many elements all that repeats does so together."""
+        return math.lcm(*(place.period for place in self.places if place.kind in (REPEATED, TOTAL)))
+
     def call(self, pool: Pool) -> Call:
         """The call that runs the program over the whole space."""
-        period = math.lcm(*(place.period for place in self.places if place.kind in (REPEATED, TOTAL)))
+        period = self.period
         block = max(1, BLOCK // period) * period
         return pool.call(
             "map",

@@ -12,26 +12,28 @@
 
 #include "box.h"
 #include "convolution.h"
+#include "copy.h"
 #include "losses.h"
 #include "matrix.h"
 #include "pooling.h"
 #include "recurrent.h"
+#include "uniform.h"
 #include "winograd.h"
 
 static const Kernel KERNELS[] = {
-    ENTRY(map),
-    ENTRY(conv),
+    ENTRY_OF(map, map, NULL, map_over),
+    ENTRY_COVERING(conv),
     ENTRY(pack_weight),
     ENTRY(conv_dweight),
     ENTRY(gather),
-    ENTRY(winograd),
+    ENTRY_COVERING(winograd),
     ENTRY(winograd_weight),
     ENTRY(winograd_dweight),
     ENTRY(product),
-    ENTRY_AS(pool_max, pool),
-    ENTRY_AS(pool_max_dx, pool),
-    ENTRY_AS(pool_ave, pool),
-    ENTRY_AS(pool_ave_dx, pool),
+    ENTRY_OF(pool_max, pool, pool_y_covers, NULL),
+    ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),
+    ENTRY_OF(pool_ave, pool, pool_y_covers, NULL),
+    ENTRY_OF(pool_ave_dx, pool, pool_x_covers, NULL),
     ENTRY(box_sum),
     ENTRY(softmax),
     ENTRY_AS(softmax_dx, softmax),
@@ -42,5 +44,7 @@ static const Kernel KERNELS[] = {
     ENTRY_AS(lstm_pack_back, lstm_pack),
     ENTRY(lstm),
     ENTRY(lstm_dz),
+    ENTRY(uniform),
+    ENTRY(copy),
 };
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };

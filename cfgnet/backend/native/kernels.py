@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from cfgnet.backend.kernels.base import Array, Call
+from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
+from cfgnet.backend.native import _native
 from cfgnet.backend.native.base import in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
 from cfgnet.backend.native.recurrent import NativeRecurrent
+from cfgnet.backend.native.various import NativeVarious
 from cfgnet.backend.window import Window
 
 BOX = 1 << 12
 """About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
 
-class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
+class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses, NativeVarious):
     """The kernels of the native tier, run by the threads of a pool."""
 
     # Elementwise.
@@ -42,9 +44,23 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
                 calls.append(super().chain([step]))
         return self._in_turn(*calls, *(self._elementwise(code) if code else []))
 
+    def followed(self, record: Record, steps: Sequence[Step]) -> Call:
+        """As the numpy kernel; a chain that fits goes on with each part of the result while it is in the cache."""
+        call, space = record.bound(self), Space.of(steps[0])
+        if isinstance(call, _native.Call) and call.covers and space:
+            code = Code(space, call.parts)
+            if all(code.append(step) for step in steps) and code.period in (1, space.innermost):
+                whole = self.pool.followed(call, code.call(self.pool))
+                return self._in_turn(whole, *self._completed(code))
+        return self._in_turn(call, self.chain(steps))
+
     def _elementwise(self, code: Code) -> list[Call]:
         """The call of a program, and those that complete its sums."""
-        return [code.call(self.pool), *(self._gather(totals, step.out, step.add) for step, totals in code.sums)]
+        return [code.call(self.pool), *self._completed(code)]
+
+    def _completed(self, code: Code) -> list[Call]:
+        """The calls that complete the sums of a program."""
+        return [self._gather(totals, step.out, step.add) for step, totals in code.sums]
 
     def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
         """As the numpy kernel, where all arrays are float32 and lie in one order without gaps."""
@@ -74,7 +90,7 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses):
         steps = [_row_step(m) for m in (a, a.T, b, b.T, out)]
         by_rows = steps[0] is not None
         fits = all(steps[i] is not None or steps[i + 1] is not None for i in (0, 2))
-        if not fits or steps[4] is None or not out.size:
+        if not fits or steps[4] is None or not out.size or not a.shape[1]:
             return super().product(a, b, out, bias, add)
         return self.pool.call(
             "product",

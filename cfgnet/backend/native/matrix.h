@@ -4,13 +4,15 @@
    A part is some of the rows, and where the rows of a lie in one piece, by a few vectors of columns. It copies those
    columns of b together first, some of the depth at a time, so that they are read from a core's cache in the order in
    which they lie, and at the addresses that vectors like. Where the columns of a lie in one piece, as in the gradient of
-   a weight, it copies the rows of a together as well. */
+   a weight, it copies the rows of a together as well; there out may be large and the depth small, so that what counts is
+   that memory is written in long pieces. */
 
 #define FIELDS_product(A, W, L, C, I, F)                                                                       \
     A(a) A(b) A(bias) A(out) I(rows) I(columns) I(depth) I(a_row) I(a_step) I(b_row) I(b_step) I(ldout) I(add)
 DECLARE(product)
 
 enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 256, COLUMN_DEPTH = 64, PART_ROWS = 96 };
+enum { GROUP = 16 * PANEL }; /* columns of b that are copied at a time where the columns of a lie in one piece */
 
 /* Into how many shares the rows are cut: as many as threads share out well, where there are several. */
 INLINE int64_t product_shares(const product_args *p) {
@@ -22,7 +24,7 @@ static Demand product_demand(const void *args) {
     const product_args *p = args;
     const int64_t shares = product_shares(p);
     return p->a_step == 1 ? (Demand){shares * ceil_div(p->columns, PANEL), PANEL * PANEL_DEPTH}
-                          : (Demand){shares, (whole_vectors(PART_ROWS) + PANEL) * COLUMN_DEPTH};
+                          : (Demand){shares, (whole_vectors(PART_ROWS) + GROUP) * COLUMN_DEPTH};
 }
 
 typedef struct {
@@ -58,30 +60,43 @@ static void product_by_rows(const product_args *p, int64_t part, float *panel) {
     }
 }
 
-/* What the rows of a part are added to. */
+/* What a product with a bias is added to. */
 static void product_begin(const product_args *p, int64_t first, int64_t rows) {
-    for (int64_t r = first; r < first + rows && (p->bias || !p->add); r++)
+    for (int64_t r = first; r < first + rows; r++)
         for (int64_t n = 0; n < p->columns; n++)
-            p->out[r * p->ldout + n] = (p->add ? p->out[r * p->ldout + n] : 0) + (p->bias ? p->bias[n] : 0);
+            p->out[r * p->ldout + n] = (p->add ? p->out[r * p->ldout + n] : 0) + p->bias[n];
+}
+
+/* Some of the depth, from k on, in the rows of a part and GROUP columns: b is copied together by panels, one behind the
+   other, and few rows at a time are written along all of them. */
+static void product_rows_of_columns(const product_args *p, Share own, int64_t column, int64_t k, const float *a,
+                                    int64_t step, float *b) {
+    const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k), stop = smaller(column + GROUP, p->columns);
+    for (int64_t at = column; at < stop; at += PANEL)
+        pack(p->b + k * p->b_row + at * p->b_step, p->b_row, p->b_step, depth, smaller(PANEL, stop - at), PANEL,
+             b + (at - column) * depth);
+    for (int64_t row = 0; row < own.count; row += ROWS(MOST_VECTORS))
+        for (int64_t at = column; at < stop; at += PANEL) {
+            ColumnBlock t = {
+                .lines = 1, .depth = depth, .a = a + row, .step = step, .b = b + (at - column) * depth, .ldb = PANEL,
+                .out = p->out + (own.first + row) * p->ldout + at, .ldout = p->ldout,
+                .rows = smaller(ROWS(MOST_VECTORS), own.count - row), .columns = smaller(PANEL, stop - at),
+                .set = !p->add && !p->bias && !k,
+            };
+            run_columns(&t);
+        }
 }
 
 static void product_by_columns(const product_args *p, int64_t part, float *work) {
     const Share own = product_rows(p, part);
     const int64_t step = whole_vectors(own.count);
     float *a = work, *b = work + step * COLUMN_DEPTH;
-    product_begin(p, own.first, own.count);
+    if (p->bias) product_begin(p, own.first, own.count);
     for (int64_t k = 0; k < p->depth; k += COLUMN_DEPTH) {
         const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k);
         pack(p->a + own.first + k * p->a_step, p->a_step, 1, depth, own.count, step, a);
-        for (int64_t column = 0; column < p->columns; column += PANEL) {
-            const int64_t columns = smaller(PANEL, p->columns - column), ldb = whole_vectors(columns);
-            pack(p->b + k * p->b_row + column * p->b_step, p->b_row, p->b_step, depth, columns, ldb, b);
-            ColumnBlock t = {
-                .lines = 1, .depth = depth, .a = a, .step = step, .b = b, .ldb = ldb,
-                .out = p->out + own.first * p->ldout + column, .ldout = p->ldout, .rows = own.count, .columns = columns,
-            };
-            run_columns(&t);
-        }
+        for (int64_t column = 0; column < p->columns; column += GROUP)
+            product_rows_of_columns(p, own, column, k, a, step, b);
     }
 }
 

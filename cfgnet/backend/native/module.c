@@ -151,11 +151,19 @@ static PyObject *call_run(CallObject *call, PyObject *args, PyObject *named) {
 }
 
 static PyObject *call_parts(CallObject *call, void *unused) {
-    return PyLong_FromLongLong(call->count == 1 ? call->steps[0].parts : 0);
+    return PyLong_FromLongLong(call->count ? call->steps[call->count - 1].parts : 0);
+}
+
+static PyObject *call_covers(CallObject *call, void *unused) {
+    const Step *last = call->count ? &call->steps[call->count - 1] : NULL;
+    return PyBool_FromLong(last && last->kernel->covers && !last->next);
 }
 
 static PyGetSetDef CALL_PROPERTIES[] = {
-    {"parts", (getter)call_parts, NULL, "Into how many parts a single call is cut.", NULL}, {0}};
+    {"parts", (getter)call_parts, NULL, "Into how many parts the last step is cut.", NULL},
+    {"covers", (getter)call_covers, NULL, "Whether a map can go on with each part of the last step.", NULL},
+    {0},
+};
 
 static PyTypeObject CallType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "cfgnet.backend.native._native.Call",
@@ -211,7 +219,7 @@ static PyObject *pool_call(PoolObject *pool, PyObject *args, PyObject *named) {
             return NULL;
         }
         Demand demand = kernel->demand(call->args);
-        call->steps[0] = (Step){kernel, call->args, demand.parts};
+        call->steps[0] = (Step){kernel, call->args, demand.parts, NULL, NULL};
         if (pool_reserve(pool->pool, demand.work)) {
             Py_DECREF(call);
             return PyErr_NoMemory();
@@ -244,6 +252,24 @@ static PyObject *pool_program(PoolObject *pool, PyObject *given) {
     return (PyObject *)program;
 }
 
+static PyObject *pool_followed(PoolObject *pool, PyObject *args) {
+    CallObject *first, *next;
+    if (!PyArg_ParseTuple(args, "O!O!", &CallType, &first, &CallType, &next)) return NULL;
+    const Step *last = first->count ? &first->steps[first->count - 1] : NULL, *over = next->steps;
+    if (!last || !last->kernel->covers || last->next || next->count != 1 || !over->kernel->over)
+        return PyErr_Format(PyExc_ValueError, "the second call cannot go on with the parts of the first");
+    PyObject *both = Py_BuildValue("(OO)", first, next);
+    CallObject *call = both ? call_new(pool, first->count) : NULL;
+    if (call) {
+        memcpy(call->steps, first->steps, (size_t)first->count * sizeof *first->steps);
+        call->steps[first->count - 1].next = over->kernel;
+        call->steps[first->count - 1].next_args = over->args;
+        if (PyList_Append(call->kept, both)) Py_CLEAR(call);
+    }
+    Py_XDECREF(both);
+    return (PyObject *)call;
+}
+
 static PyObject *pool_lanes(PoolObject *pool, void *unused) { return PyLong_FromLong(pool->isa->lanes); }
 static PyObject *pool_threads(PoolObject *pool, void *unused) { return PyLong_FromLong(pool->threads); }
 
@@ -256,6 +282,8 @@ static PyGetSetDef POOL_PROPERTIES[] = {
 static PyMethodDef POOL_METHODS[] = {
     {"call", (PyCFunction)(void (*)(void))pool_call, METH_VARARGS | METH_KEYWORDS,
      "call(kernel, **arguments): the kernel bound to its arguments."},
+    {"followed", (PyCFunction)pool_followed, METH_VARARGS,
+     "followed(call, map): one call in which the map goes on with each part of the call's last step."},
     {"program", (PyCFunction)pool_program, METH_O, "program(calls): one call that runs calls in turn."},
     {0},
 };

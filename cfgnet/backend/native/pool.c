@@ -39,13 +39,18 @@ static void relax(void) {
 
 static int64_t untaken(uint64_t open) { return (int64_t)(open & 0xffffffffu); }
 
+static void run_part(const Step *step, int64_t part, float *work) {
+    step->kernel->run(step->args, part, work);
+    if (step->next) step->next->over(step->next_args, part, step->kernel->covers(step->args, part), work);
+}
+
 /* Runs parts of the current step until none is left. */
 static void take_parts(Pool *pool, int thread) {
     unsigned long long open = atomic_load(&pool->open);
     while (untaken(open)) {
         if (!atomic_compare_exchange_weak(&pool->open, &open, open - 1)) continue;
         const Step *step = pool->step;
-        step->kernel->run(step->args, step->parts - untaken(open), pool->work[thread]);
+        run_part(step, step->parts - untaken(open), pool->work[thread]);
         atomic_fetch_add(&pool->done, 1);
         open = atomic_load(&pool->open);
     }
@@ -98,7 +103,7 @@ static void wake_sleepers(Pool *pool) {
 
 static void run_step(Pool *pool, const Step *step) {
     if (step->parts <= 1 || pool->threads == 1) {
-        for (int64_t part = 0; part < step->parts; part++) step->kernel->run(step->args, part, pool->work[0]);
+        for (int64_t part = 0; part < step->parts; part++) run_part(step, part, pool->work[0]);
         return;
     }
     start_threads(pool);

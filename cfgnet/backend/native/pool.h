@@ -4,11 +4,14 @@
 
 typedef struct Pool Pool;
 
-/* A step of a program: a kernel with its arguments, and into how many parts it is cut. */
+/* A step of a program: a kernel with its arguments, and into how many parts it is cut; and what goes on with the result
+   of each part, or NULL. */
 typedef struct {
     const Kernel *kernel;
     const void *args;
     int64_t parts;
+    const Kernel *next;
+    const void *next_args;
 } Step;
 
 /* A pool of `threads`, the calling one included; NULL without memory. The others start with the first work. */

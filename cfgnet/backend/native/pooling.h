@@ -49,6 +49,18 @@ static void pool_ave_run(const void *args, int64_t part, float *work) {
                 store_some(p->y + out, sum * p->factor[y * p->y_w + x], n))
 }
 
+static Range pool_y_covers(const void *args, int64_t part) {
+    const pool_args *p = args;
+    const int64_t size = p->y_h * p->y_w * p->channels;
+    return (Range){part * size, size};
+}
+
+static Range pool_x_covers(const void *args, int64_t part) {
+    const pool_args *p = args;
+    const int64_t size = p->x_h * p->x_w * p->channels;
+    return (Range){part * size, size};
+}
+
 static void clear_dx(const pool_args *p, int64_t part) {
     const int64_t size = p->x_h * p->x_w * p->channels;
     for (int64_t i = 0; i < size; i++) p->dx[part * size + i] = 0;

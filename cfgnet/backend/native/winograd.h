@@ -14,7 +14,7 @@
    with a vector that nobody reads, so that their beginnings do not all fall on the same lines of the fastest cache. */
 
 #define FIELDS_winograd(A, W, L, C, I, F)                                                                      \
-    A(source) A(weight) A(bias) A(target) C(then) I(samples) I(source_h) I(source_w) I(source_c)               \
+    A(source) A(weight) A(bias) A(target) I(samples) I(source_h) I(source_w) I(source_c)               \
     I(target_h) I(target_w) I(target_c) I(group) I(kernel) I(offset_h) I(offset_w)
 DECLARE(winograd)
 
@@ -190,7 +190,7 @@ static Demand winograd_demand(const void *args) {
     const Tiling t = winograd_tiling(w);
     const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
     const int64_t planes = PLANES * (plane_floats(&t, in) + plane_floats(&t, out));
-    return (Demand){ceil_div(w->samples * t.down, t.rows), planes + whole_vectors(in) + map_work(w->then)};
+    return (Demand){ceil_div(w->samples * t.down, t.rows), planes + whole_vectors(in)};
 }
 
 /* Rows of tiles of one group. */
@@ -220,11 +220,19 @@ static void winograd_run(const void *args, int64_t part, float *work) {
         one.source += in, one.target += out, one.weight += PLANES * in * whole_vectors(out);
         if (one.bias) one.bias += out;
     }
-    if (!w->then) return;
-    const int64_t line = w->target_w * w->target_c;
-    const int64_t from = first / t.down * w->target_h + first % t.down * t.size;
-    const int64_t to = stop / t.down * w->target_h + smaller(stop % t.down * t.size, w->target_h);
-    map_range(w->then, from * line, (to - from) * line, work + winograd_demand(w).work - map_work(w->then));
+}
+
+/* The first element of a row of tiles. */
+static int64_t winograd_start(const winograd_args *w, const Tiling *t, int64_t row) {
+    return (row / t->down * w->target_h + row % t->down * t->size) * w->target_w * w->target_c;
+}
+
+static Range winograd_covers(const void *args, int64_t part) {
+    const winograd_args *w = args;
+    const Tiling t = winograd_tiling(w);
+    const int64_t first = part * t.rows, stop = smaller(first + t.rows, w->samples * t.down);
+    const int64_t start = winograd_start(w, &t, first);
+    return (Range){start, winograd_start(w, &t, stop) - start};
 }
 
 /* winograd_weight: G g G' of a packed weight, (group, tap, inputs * outputs), packed as well; with `turned`, of the taps
