@@ -115,7 +115,7 @@ class NativeConvolution(NativeBase):
         """The calls of a convolution by tiles, or of its transpose."""
         kernel, inputs, outputs = window.kernel[0], source.shape[1] // group, target.shape[1] // group
         packed, first = self._packed_weight(weight, group, turned)
-        planes = aligned((group, PLANES, inputs, self._whole_vectors(outputs)))
+        planes = aligned((group, PLANES, inputs * self._whole_vectors(outputs) + self.pool.lanes))
         offset_h, offset_w = (pad - kernel + 1 if turned else -pad for pad in window.pad)
         evaluate = self.pool.call(
             "winograd_weight",

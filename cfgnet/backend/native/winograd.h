@@ -179,6 +179,9 @@ INLINE void transform_output(const winograd_args *w, const Tiling *t, const int 
         }
 }
 
+/* The floats of a plane of a weight. */
+INLINE int64_t weight_plane(int64_t inputs, int64_t outputs) { return inputs * whole_vectors(outputs) + LANES; }
+
 /* Forward, and with the turned weight the gradient of the input. weight: (group, 36, inputs * outputs), packed. */
 
 static Tiling winograd_tiling(const winograd_args *w) {
@@ -196,7 +199,7 @@ static Demand winograd_demand(const void *args) {
 /* Rows of tiles of one group. */
 static void winograd_tiles(const winograd_args *w, const Tiling *t, int64_t first, int64_t stop, float *work) {
     const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
-    const int64_t x_plane = plane_floats(t, in), y_plane = plane_floats(t, out), size = in * whole_vectors(out);
+    const int64_t x_plane = plane_floats(t, in), y_plane = plane_floats(t, out), size = weight_plane(in, out);
     const Images source = {w->source, w->source_h, w->source_w, w->source_c, in};
     float *zeros = work, *x = zeros + whole_vectors(in), *y = x + PLANES * x_plane;
     clear_floats(zeros, in);
@@ -217,7 +220,7 @@ static void winograd_run(const void *args, int64_t part, float *work) {
     winograd_args one = *w;
     for (int64_t group = 0; group < w->group; group++) {
         winograd_tiles(&one, &t, first, stop, work);
-        one.source += in, one.target += out, one.weight += PLANES * in * whole_vectors(out);
+        one.source += in, one.target += out, one.weight += PLANES * weight_plane(in, out);
         if (one.bias) one.bias += out;
     }
 }
@@ -261,11 +264,12 @@ INLINE void winograd_weight_tile(const float *from, int64_t step, float *to, int
 
 static void winograd_weight_run(const void *args, int64_t part, float *work) {
     const winograd_weight_args *w = args;
-    const int64_t group = part / w->inputs, input = part % w->inputs, plane = w->inputs * whole_vectors(w->outputs);
+    const int64_t group = part / w->inputs, input = part % w->inputs, plane = weight_plane(w->inputs, w->outputs);
+    const int64_t matrix = w->inputs * whole_vectors(w->outputs);
     const int64_t taps = w->kernel * w->kernel;
     for (int64_t column = 0; column < w->outputs; column += panel_width(column, w->outputs)) {
         const int64_t width = panel_width(column, w->outputs);
-        const float *from = w->weight + group * taps * plane + column * taps * w->inputs + input * width;
+        const float *from = w->weight + group * taps * matrix + column * taps * w->inputs + input * width;
         float *to = w->planes + group * PLANES * plane + column * w->inputs + input * width;
         for (int64_t c = 0; c < width; c += LANES)
             if (w->kernel == 3)
