@@ -64,7 +64,7 @@ def assert_computes(k, case, dtype, bound, x_last=True, y_last=True):
     calls = [
         k.conv(x, weight, bias, out, case.window, case.group),
         k.conv_dx(dy, weight, dx, case.window, case.group),
-        k.conv_dweight(x, dy, dweight, case.window, case.group),
+        k.conv_dweight(x, dy, dweight, case.window, case.group, add=True),
     ]
     for call in [*calls, *calls[:2]]:  # in turn, because calls share temporary arrays
         call()

@@ -15,6 +15,9 @@ from cfgnet.backend.kernels.convolution import channels_last
 from cfgnet.backend.native import _native
 from cfgnet.backend.window import Window
 
+LINE = 16
+"""The floats of a line of the cache, which is also the longest vector."""
+
 
 class NativeBase(Kernels):
     """The numpy kernels, beside a pool of threads for those in C."""
@@ -86,3 +89,11 @@ def split(axis: int, *arrays: Array) -> tuple[int, int, int] | None:
         return None
     shape, at = [first.shape[i] for i in order], order.index(axis % first.ndim)
     return math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
+
+
+def aligned(shape: tuple[int, ...]) -> Array:
+    """An array of float32, uninitialised, that begins where a line of the cache does."""
+    size = math.prod(shape)
+    room = np.empty(size + LINE, np.float32)
+    first = -room.ctypes.data // 4 % LINE
+    return room[first : first + size].reshape(shape)

@@ -2,7 +2,8 @@
 
    rows: the elements that are summed over lie one after another, as the channels of a pixel do. Each row of the block
    has a pointer of its own (Dukhan 2019, "The indirect convolution algorithm"), so that a convolution needs no unfolded
-   copy: the rows are pixels, `taps` the elements of the kernel, and padding is a row of zeros.
+   copy: the rows are pixels, and `taps` the elements of the kernel, or its rows. What they are multiplied with is packed
+   in panels.
 
    columns: the rows of the block lie one after another, and what is summed over `step` apart: the gradient of a weight,
    where channels are the rows and the sum goes over pixels.
@@ -30,36 +31,51 @@ INLINE int block_vectors(int64_t left) {
 typedef struct {
     const float *const *a; /* a[tap * ROWS(v) + row], all of them readable, those beyond `rows` too */
     int64_t taps, depth;   /* how many pointers each row has, and how many floats lie at each */
-    const float *const *b; /* b[tap]: (depth, ldb) */
-    int64_t column, ldb;   /* the first column that is wanted of b */
+    const float *const *b; /* b[tap]: (depth, ldb), in whole vectors */
+    int64_t ldb;
     const float *start; /* what the sums start from, one per column, or NULL for zero */
     float *const *out;  /* where each row goes */
     int64_t rows, columns; /* how much of the block is wanted */
     int add;               /* whether to add to what is there */
 } RowBlock;
 
-/* `rows`: how many are computed, at least those that are wanted. `tail`: the last vector is not whole, in b and out. */
-INLINE void rows_block(const RowBlock *t, const int rows, const int v, const int tail) {
+/* How many elements of the depth are taken at once: with one vector, to read where a row lies takes as long as to
+   multiply, so that it is done for several elements. */
+#define STEPS(v) ((v) == 1 ? 4 : 1)
+
+/* Adds the products of `steps` elements of the depth, from element k of the rows and from b on. */
+INLINE void add_rows(const float *const *a, int64_t k, const float *b, int64_t ldb, const int rows, const int v,
+                     const int steps, vec *sums) {
+    vec row[STEPS(1) * MOST_VECTORS];
+    UNROLL for (int i = 0; i < steps; i++)
+        UNROLL for (int j = 0; j < v; j++) row[i * v + j] = load(b + i * ldb + j * LANES);
+    UNROLL for (int r = 0; r < rows; r++) {
+        const float *from = a[r] + k;
+        UNROLL for (int i = 0; i < steps; i++)
+            UNROLL for (int j = 0; j < v; j++) sums[r * v + j] += from[i] * row[i * v + j];
+    }
+}
+
+/* `rows`: how many are computed, at least those that are wanted. */
+INLINE void rows_block(const RowBlock *t, const int rows, const int v) {
     const int64_t last = t->columns - (v - 1) * LANES;
-    vec sums[MOST_ROWS * MOST_VECTORS], row[MOST_VECTORS];
+    vec sums[MOST_ROWS * MOST_VECTORS];
     UNROLL for (int j = 0; j < v; j++) {
-        row[j] = t->start ? load_some(t->start + j * LANES, tail && j == v - 1 ? last : LANES) : splat(0);
-        UNROLL for (int r = 0; r < rows; r++) sums[r * v + j] = row[j];
+        const vec start = t->start ? load_some(t->start + j * LANES, j == v - 1 ? last : LANES) : splat(0);
+        UNROLL for (int r = 0; r < rows; r++) sums[r * v + j] = start;
     }
     const float *const *a = t->a;
     for (int64_t tap = 0; tap < t->taps; tap++, a += ROWS(v)) {
-        const float *b = t->b[tap] + t->column;
-        for (int64_t k = 0; k < t->depth; k++, b += t->ldb) {
-            UNROLL for (int j = 0; j < v; j++)
-                row[j] = tail && j == v - 1 ? load_some(b + j * LANES, last) : load(b + j * LANES);
-            UNROLL for (int r = 0; r < rows; r++)
-                UNROLL for (int j = 0; j < v; j++) sums[r * v + j] += a[r][k] * row[j];
-        }
+        const float *b = t->b[tap];
+        int64_t k = 0;
+        for (; k + STEPS(v) <= t->depth; k += STEPS(v), b += STEPS(v) * t->ldb)
+            add_rows(a, k, b, t->ldb, rows, v, STEPS(v), sums);
+        for (; k < t->depth; k++, b += t->ldb) add_rows(a, k, b, t->ldb, rows, v, 1, sums);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         if (r >= t->rows) return;
         UNROLL for (int j = 0; j < v; j++) {
-            int64_t n = tail && j == v - 1 ? last : LANES;
+            const int64_t n = j == v - 1 ? last : LANES;
             float *out = t->out[r] + j * LANES;
             if (t->add) sums[r * v + j] += load_some(out, n);
             store_some(out, sums[r * v + j], n);
@@ -100,11 +116,10 @@ INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
 }
 
 /* Every shape of a block as a function of its own, so that its sums are registers. */
-#define ROWS_FUNCTION(v)                                                                                   \
-    static void rows_##v(const RowBlock *t) { rows_block(t, ROWS(v), v, 0); }                              \
-    static void rows_tail_##v(const RowBlock *t) { rows_block(t, ROWS(v), v, 1); }
+#define ROWS_FUNCTION(v) \
+    static void rows_##v(const RowBlock *t) { rows_block(t, ROWS(v), v); }
 #define FEW_ROWS_FUNCTION(r, v) \
-    static void few_rows_##r##_##v(const RowBlock *t) { rows_block(t, r, v, 0); }
+    static void few_rows_##r##_##v(const RowBlock *t) { rows_block(t, r, v); }
 #define COLUMNS_FUNCTION(r, v) \
     static void columns_##r##_##v(const ColumnBlock *t) { columns_block(t, r, v); }
 #define UP_TO_4(F, v) F(1, v) F(2, v) F(3, v) F(4, v)
@@ -126,39 +141,17 @@ INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
 ROW_SHAPES(ROWS_FUNCTION)
 FEW_ROWS_SHAPES(FEW_ROWS_FUNCTION)
 COLUMN_SHAPES(COLUMNS_FUNCTION)
-#define ROWS_ENTRY(v) [v] = {rows_##v, rows_tail_##v},
+#define ROWS_ENTRY(v) [v] = rows_##v,
 #define FEW_ROWS_ENTRY(r, v) [v][r] = few_rows_##r##_##v,
 #define COLUMNS_ENTRY(r, v) [v][r] = columns_##r##_##v,
-static void (*const ROW_BLOCKS[MOST_VECTORS + 1][2])(const RowBlock *) = {ROW_SHAPES(ROWS_ENTRY)};
+static void (*const ROW_BLOCKS[MOST_VECTORS + 1])(const RowBlock *) = {ROW_SHAPES(ROWS_ENTRY)};
 static void (*const FEW_ROWS[MOST_VECTORS + 1][MOST_ROWS + 1])(const RowBlock *) = {FEW_ROWS_SHAPES(FEW_ROWS_ENTRY)};
 static void (*const COLUMN_BLOCKS[MOST_VECTORS + 1][MOST_ROWS + 1])(const ColumnBlock *) = {
     COLUMN_SHAPES(COLUMNS_ENTRY)};
 
 /* Computes a block of v vectors, and no more rows than are wanted where there is a function for that. */
 INLINE void run_rows_block(const RowBlock *t, int v) {
-    const int tail = t->columns < v * LANES;
-    (!tail && t->rows <= MOST_ROWS && FEW_ROWS[v][t->rows] ? FEW_ROWS[v][t->rows] : ROW_BLOCKS[v][tail])(t);
-}
-
-/* out (rows, columns) = a (rows, depth) @ b (depth, columns), whose rows lie lda, ldb and ldout apart. */
-static void run_rows(const float *a, int64_t lda, const float *b, int64_t ldb, float *out, int64_t ldout, int64_t rows,
-                     int64_t depth, int64_t columns) {
-    const float *from[MOST_ROWS];
-    float *to[MOST_ROWS];
-    for (int64_t column = 0; column < columns;) {
-        const int v = block_vectors(ceil_div(columns - column, LANES));
-        const int64_t wanted = smaller((int64_t)v * LANES, columns - column);
-        for (int64_t row = 0; row < rows; row += ROWS(v)) {
-            for (int r = 0; r < ROWS(v); r++) {
-                int64_t at = smaller(row + r, rows - 1);
-                from[r] = a + at * lda;
-                to[r] = out + at * ldout + column;
-            }
-            RowBlock t = {from, 1, depth, &b, column, ldb, NULL, to, smaller(ROWS(v), rows - row), wanted, 0};
-            run_rows_block(&t, v);
-        }
-        column += v * LANES;
-    }
+    (t->rows <= MOST_ROWS && FEW_ROWS[v][t->rows] ? FEW_ROWS[v][t->rows] : ROW_BLOCKS[v])(t);
 }
 
 /* Adds a product of `rows` by `columns` of any size: all of its blocks. */

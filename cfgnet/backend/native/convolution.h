@@ -1,5 +1,4 @@
-/* Direct convolution in two dimensions, over arrays (samples, height, width, channels) and weights (tap, input channel,
-   output channel): forward, the gradient of the input, and that of the weight.
+/* Direct convolution in two dimensions, over arrays (samples, height, width, channels) and packed weights: forward, the gradient of the input, and that of the weight.
 
    Forward and the gradient of the input are one loop: each pixel of the target sums products of some pixels of the
    source, one for each tap, with the weight of that tap. With a stride, the pixels of an input gradient fall into
@@ -76,7 +75,7 @@ static Demand conv_demand(const void *args) {
 typedef struct {
     int64_t y0, x0, y_step, x_step, y_stride, x_stride, taps, depth;
     int64_t line[MOST_TAPS], offset[MOST_TAPS];
-    const float *weight[MOST_TAPS];
+    int64_t row[MOST_TAPS]; /* of the weight */
 } Lattice;
 
 /* The lattice of class (y, x), of which a forward convolution has only (0, 0), and there a tap is a row of the kernel. */
@@ -95,7 +94,7 @@ static void find_lattice(const conv_args *c, const Lines *l, int64_t y, int64_t 
             }
             out->line[out->taps] = dy;
             out->offset[out->taps] = ((dy + l->top) * l->pitch + dx + l->left) * l->step;
-            out->weight[out->taps++] = c->weight + (ky * c->kernel_w + kx) * depth * c->target_c;
+            out->row[out->taps++] = (ky * c->kernel_w + kx) * depth;
         }
 }
 
@@ -142,6 +141,9 @@ static void leave_out(const Stretch *s, int64_t pixel, int64_t pixels, int rows,
     t->taps = to - from;
 }
 
+/* The rows of a packed weight. */
+INLINE int64_t conv_depth(const conv_args *c) { return c->kernel_h * c->kernel_w * (c->source_c / c->group); }
+
 /* All pixels of a lattice among the lines `first` to `stop` of the target. */
 static void convolve(const conv_args *c, Stretch *s, int64_t first, int64_t stop) {
     const Lattice *lattice = s->lattice;
@@ -150,21 +152,22 @@ static void convolve(const conv_args *c, Stretch *s, int64_t first, int64_t stop
     s->width = ceil_div(c->target_w - lattice->x0, lattice->x_step);
     s->first = first / c->target_h * s->per_sample + first % c->target_h / lattice->y_step;
     s->count = stop / c->target_h * s->per_sample + stop % c->target_h / lattice->y_step - s->first;
-    const float *a[MOST_TAPS * MOST_ROWS];
+    const float *a[MOST_TAPS * MOST_ROWS], *b[MOST_TAPS];
     float *out[MOST_ROWS];
-    for (int64_t column = 0; column < columns;) {
-        const int v = block_vectors(ceil_div(columns - column, LANES)), rows = ROWS(v);
+    for (int64_t column = 0; column < columns; column += panel_width(column, columns)) {
+        const int64_t width = panel_width(column, columns);
+        const int v = (int)(width / LANES), rows = ROWS(v);
+        for (int64_t tap = 0; tap < lattice->taps; tap++)
+            b[tap] = c->weight + column * conv_depth(c) + lattice->row[tap] * width;
         for (int64_t pixel = 0; pixel < s->count * s->width; pixel += rows) {
             const int64_t pixels = smaller(rows, s->count * s->width - pixel);
             place_rows(c, s, pixel, pixels, rows, a, out);
             for (int r = 0; r < rows; r++) out[r] += column;
-            RowBlock t = {a, lattice->taps, lattice->depth, lattice->weight, column, c->target_c, NULL, out, pixels,
-                          smaller((int64_t)v * LANES, columns - column), 0};
-            if (c->bias) t.start = c->bias + column;
+            RowBlock t = {a, lattice->taps, lattice->depth, b, width, c->bias ? c->bias + column : NULL, out, pixels,
+                          smaller(width, columns - column), 0};
             leave_out(s, pixel, pixels, rows, &t);
-            ROW_BLOCKS[v][t.columns < v * LANES](&t);
+            run_rows_block(&t, v);
         }
-        column += v * LANES;
     }
 }
 
@@ -173,7 +176,7 @@ static conv_args conv_group(const conv_args *whole, int64_t group) {
     conv_args c = *whole;
     c.source += group * (c.source_c / c.group);
     c.target += group * (c.target_c / c.group);
-    c.weight += group * (c.target_c / c.group);
+    c.weight += group * conv_depth(&c) * whole_vectors(c.target_c / c.group);
     if (c.bias) c.bias += group * (c.target_c / c.group);
     return c;
 }
@@ -203,22 +206,6 @@ static Range conv_covers(const void *args, int64_t part) {
     const conv_args *c = args;
     const int64_t first = conv_part(c, part), line = c->target_w * c->target_c;
     return (Range){first * line, (conv_part(c, part + 1) - first) * line};
-}
-
-/* turn: (tap, input channel, output channel) -> (tap, output channel, input channel), within each group. */
-#define FIELDS_turn(A, W, L, C, I, F) A(weight) A(turned) I(taps) I(group) I(inputs) I(outputs)
-DECLARE(turn)
-
-static Demand turn_demand(const void *args) { return (Demand){((const turn_args *)args)->taps, 0}; }
-
-static void turn_run(const void *args, int64_t part, float *work) {
-    const turn_args *t = args;
-    int64_t in = t->inputs / t->group, out = t->outputs / t->group;
-    const float *from = t->weight + part * in * t->outputs;
-    float *to = t->turned + part * out * t->inputs;
-    for (int64_t g = 0; g < t->group; g++)
-        for (int64_t o = 0; o < out; o++)
-            for (int64_t c = 0; c < in; c++) to[o * t->inputs + g * in + c] = from[c * t->outputs + g * out + o];
 }
 
 /* conv_dweight: each part sums its samples into a total of its own, (part, tap, input channel, output channel). */

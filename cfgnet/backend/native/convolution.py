@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
 from cfgnet.backend.kernels.convolution import channels_last
-from cfgnet.backend.native.base import NativeBase, in_pixels, window_fields
+from cfgnet.backend.native.base import NativeBase, aligned, in_pixels, window_fields
 from cfgnet.backend.window import Window
 
 MOST_TAPS = 128
@@ -21,6 +20,10 @@ LEAST_TILES, LEAST_CHANNELS = 64, 8
 """With fewer tiles, reading the weight takes longer than multiplying with it; with fewer channels, most of a vector is
 empty."""
 
+SLICE = 96
+"""About how many channels a part of the gradient of a weight by Winograd's algorithm takes, of both sides: the 36 sums
+for each pair of them fit a core's cache."""
+
 
 class NativeConvolution(NativeBase):
     """`conv` and its gradients, in two dimensions with the channels last."""
@@ -29,51 +32,77 @@ class NativeConvolution(NativeBase):
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(x, y) or not _taps_fit(weight):
             return super().conv(x, weight, bias, y, window, group)
-        laid, first = _laid_by_taps(weight)
-        if self._by_winograd(x, y, window, group):
-            return self._in_turn(*first, *self._winograd(x, laid, bias, y, window, turned=False))
-        return self._in_turn(*first, self._conv(x, laid, bias, y, window, group, turned=False))
+        convolve = self._winograd if self._by_winograd(x, y, window) else self._direct
+        return self._in_turn(*convolve(x, weight, bias, y, window, group, turned=False))
 
     def conv_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(dx, dy) or not _taps_fit(weight):
             return super().conv_dx(dy, weight, dx, window, group)
-        laid, first = _laid_by_taps(weight)
-        taps, outputs, inputs = math.prod(window.kernel), dy.shape[1], dx.shape[1]
-        turned = np.empty((taps, outputs // group, inputs), np.float32)
-        turn = self.pool.call(
-            "turn", weight=laid, turned=turned, taps=taps, group=group, inputs=inputs, outputs=outputs
-        )
-        if self._by_winograd(dx, dy, window, group):
-            return self._in_turn(*first, turn, *self._winograd(dy, turned, None, dx, window, turned=True))
-        return self._in_turn(*first, turn, self._conv(dy, turned, None, dx, window, group, turned=True))
+        convolve = self._winograd if self._by_winograd(dx, dy, window) else self._direct
+        return self._in_turn(*convolve(dy, weight, None, dx, window, group, turned=True))
 
     def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(x, dy) or not _taps_fit(dweight):
             return super().conv_dweight(x, dy, dweight, window, group, add)
         view = _by_taps(dweight)
-        if self._by_winograd(x, dy, window, group) and view.flags.c_contiguous:
-            return self._winograd_dweight(x, dy, view, window, add)
-        parts = min(x.shape[0], self.threads.count)
-        totals = np.empty((parts, *view.shape), np.float32)
-        axes = dict(zip(("x_c", "x_h", "x_w", "y_c", "y_h", "y_w"), (*x.shape[1:], *dy.shape[1:]), strict=True))
-        call = self.pool.call(
-            "conv_dweight",
-            x=channels_last(x), dy=channels_last(dy), totals=totals, parts=parts, samples=x.shape[0], group=group,
-            **axes, **window_fields(window),
-        )  # fmt: skip
+        compute = self._winograd_dweight if self._by_winograd(x, dy, window) else self._direct_dweight
+        call, totals = compute(x, dy, view.shape, window, group)
         if view.flags.c_contiguous:
             return self._in_turn(call, self._gather(totals, view, add))
         whole = np.empty(view.shape, np.float32)
         last = partial(np.add, view, whole, view) if add else partial(np.copyto, view, whole)
         return self._in_turn(call, self._gather(totals, whole, add=False), last)
 
+    def _packed_weight(self, weight: Array, group: int, turned: bool) -> tuple[Array, list[Call]]:
+        """The weight (O, C / group, kernel...) as panels.h packs it, and the calls that bring it up to date."""
+        laid, first = _laid_by_taps(weight)
+        outputs, inputs, taps = weight.shape[0], weight.shape[1] * group, math.prod(weight.shape[2:])
+        depth, columns = (outputs, inputs) if turned else (inputs, outputs)
+        packed = aligned((taps * depth, self._whole_vectors(columns // group)))
+        pack = self.pool.call(
+            "pack_weight",
+            weight=laid, packed=packed, taps=taps, group=group, inputs=inputs, outputs=outputs, turned=int(turned),
+        )  # fmt: skip
+        return packed, [*first, pack]
+
+    def _whole_vectors(self, channels: int) -> int:
+        return -(-channels // self.pool.lanes) * self.pool.lanes
+
+    # The direct convolution.
+
+    def _direct(
+        self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, group: int, turned: bool
+    ) -> list[Call]:
+        """The calls of a convolution, or of its transpose."""
+        packed, first = self._packed_weight(weight, group, turned)
+        call = self.pool.call(
+            "conv",
+            source=channels_last(source), weight=packed, bias=bias, target=channels_last(target),
+            samples=source.shape[0], group=group, turned=int(turned),
+            **_axes(source=source, target=target), **window_fields(window),
+        )  # fmt: skip
+        return [*first, call]
+
+    def _direct_dweight(
+        self, x: Array, dy: Array, shape: tuple[int, ...], window: Window, group: int
+    ) -> tuple[Call, Array]:
+        """The call that computes the gradient of a weight in shares, and the shares."""
+        parts = min(x.shape[0], self.threads.count)
+        totals = np.empty((parts, *shape), np.float32)
+        call = self.pool.call(
+            "conv_dweight",
+            x=channels_last(x), dy=channels_last(dy), totals=totals, parts=parts, samples=x.shape[0], group=group,
+            **_axes(x=x, y=dy), **window_fields(window),
+        )  # fmt: skip
+        return call, totals
+
     # Winograd's convolution.
 
-    def _by_winograd(self, x: Array, y: Array, window: Window, group: int) -> bool:
+    def _by_winograd(self, x: Array, y: Array, window: Window) -> bool:
         """Whether a convolution of x to y is one that Winograd's algorithm computes, and faster."""
-        fits = window.kernel in ((3, 3), (5, 5)) and {*window.stride, *window.dilation, group} == {1}
+        fits = window.kernel in ((3, 3), (5, 5)) and {*window.stride, *window.dilation} == {1}
         if not fits or self.conv_algo != "auto":
             return fits and self.conv_algo == "winograd"
         size = EDGE + 1 - window.kernel[0]
@@ -81,55 +110,50 @@ class NativeConvolution(NativeBase):
         return bool(tiles >= LEAST_TILES and min(x.shape[1], y.shape[1]) >= LEAST_CHANNELS)
 
     def _winograd(
-        self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, turned: bool
-    ) -> list[Call]:
-        """The calls of a convolution by tiles, with a weight (kernel..., inputs, outputs)."""
-        kernel, inputs, outputs = window.kernel[0], source.shape[1], target.shape[1]
-        planes = np.empty((PLANES, inputs, outputs), np.float32)
-        names = ("source_h", "source_w", "source_c", "target_h", "target_w", "target_c")
-        axes = dict(zip(names, (*channels_last(source).shape[1:], *channels_last(target).shape[1:]), strict=True))
-        offset_h, offset_w = (pad - kernel + 1 if turned else -pad for pad in window.pad)
-        return [
-            self.pool.call(
-                "winograd_weight",
-                weight=weight, planes=planes, kernel=kernel, inputs=inputs, outputs=outputs, turned=int(turned),
-            ),
-            self.pool.call(
-                "winograd",
-                source=channels_last(source), weight=planes, bias=bias, target=channels_last(target),
-                samples=source.shape[0], kernel=kernel, offset_h=offset_h, offset_w=offset_w, **axes,
-            ),
-        ]  # fmt: skip
-
-    def _winograd_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, add: bool) -> Call:
-        """dweight (kernel..., inputs, outputs) = or += its gradient, by tiles."""
-        (n, y_c, y_h, y_w), (_, x_c, x_h, x_w), kernel = dy.shape, x.shape, window.kernel[0]
-        parts = min(n, self.threads.count)
-        totals = np.empty((parts, PLANES, x_c, y_c), np.float32)
-        offset_h, offset_w = (-pad for pad in window.pad)
-        return self._in_turn(
-            self.pool.call(
-                "winograd_dweight",
-                x=channels_last(x), dy=channels_last(dy), totals=totals, parts=parts, samples=n,
-                x_h=x_h, x_w=x_w, x_c=x_c, y_h=y_h, y_w=y_w, y_c=y_c,
-                kernel=kernel, offset_h=offset_h, offset_w=offset_w,
-            ),
-            self.pool.call(
-                "winograd_gather",
-                totals=totals, dweight=dweight, parts=parts, kernel=kernel, inputs=x_c, outputs=y_c, add=int(add),
-            ),
-        )  # fmt: skip
-
-    def _conv(
         self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, group: int, turned: bool
-    ) -> Any:
-        names = ("source_c", "source_h", "source_w", "target_c", "target_h", "target_w")
-        axes = dict(zip(names, (*source.shape[1:], *target.shape[1:]), strict=True))
-        return self.pool.call(
-            "conv",
-            source=channels_last(source), weight=weight, bias=bias, target=channels_last(target),
-            samples=source.shape[0], group=group, turned=int(turned), **axes, **window_fields(window),
+    ) -> list[Call]:
+        """The calls of a convolution by tiles, or of its transpose."""
+        kernel, inputs, outputs = window.kernel[0], source.shape[1] // group, target.shape[1] // group
+        packed, first = self._packed_weight(weight, group, turned)
+        planes = aligned((group, PLANES, inputs * self._whole_vectors(outputs) + self.pool.lanes))
+        offset_h, offset_w = (pad - kernel + 1 if turned else -pad for pad in window.pad)
+        evaluate = self.pool.call(
+            "winograd_weight",
+            weight=packed, planes=planes, group=group, kernel=kernel, inputs=inputs, outputs=outputs,
+            turned=int(turned),
         )  # fmt: skip
+        call = self.pool.call(
+            "winograd",
+            source=channels_last(source), weight=planes, bias=bias, target=channels_last(target),
+            samples=source.shape[0], group=group, kernel=kernel, offset_h=offset_h, offset_w=offset_w,
+            **_axes(source=source, target=target),
+        )  # fmt: skip
+        return [*first, evaluate, call]
+
+    def _winograd_dweight(
+        self, x: Array, dy: Array, shape: tuple[int, ...], window: Window, group: int
+    ) -> tuple[Call, Array]:
+        """The call that computes the gradient of a weight by tiles in shares, and the shares."""
+        slices = [-(-(channels // group) // SLICE) for channels in (x.shape[1], dy.shape[1])]
+        shares = min(x.shape[0], -(-self.threads.count // (group * math.prod(slices))))
+        totals = np.empty((shares, *shape), np.float32)
+        offset_h, offset_w = (-pad for pad in window.pad)
+        call = self.pool.call(
+            "winograd_dweight",
+            x=channels_last(x), dy=channels_last(dy), totals=totals, shares=shares,
+            x_slices=slices[0], y_slices=slices[1], samples=x.shape[0], group=group,
+            kernel=window.kernel[0], offset_h=offset_h, offset_w=offset_w, **_axes(x=x, y=dy),
+        )  # fmt: skip
+        return call, totals
+
+
+def _axes(**images: Array) -> dict[str, int]:
+    """The sizes of images (N, C, H, W) by the names of the fields in C: of `x`, x_c, x_h and x_w."""
+    return {
+        f"{name}_{axis}": size
+        for name, image in images.items()
+        for axis, size in zip("chw", image.shape[1:], strict=True)
+    }
 
 
 def _taps_fit(weight: Array) -> bool:

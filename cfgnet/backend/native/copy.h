@@ -9,12 +9,6 @@ DECLARE(copy)
 
 static Demand copy_demand(const void *args) { return (Demand){((const copy_args *)args)->parts, 0}; }
 
-static void copy_row(const float *x, float *y, int64_t n) {
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) store(y + i, load(x + i));
-    if (i < n) store_some(y + i, load_some(x + i, n - i), n - i);
-}
-
 /* Some rows of y, whose elements are columns of x. */
 static void copy_turned(const copy_args *p, const float *x, float *y, int64_t rows) {
     for (int64_t column = 0; column < p->n3; column += LANES) {
@@ -42,7 +36,7 @@ static void copy_run(const void *args, int64_t part, float *work) {
         }
         for (int64_t r = 0; r < rows; r++, x += p->x2, y += p->y2)
             if (in_rows)
-                copy_row(x, y, p->n3);
+                copy_floats(y, x, p->n3);
             else
                 for (int64_t k = 0; k < p->n3; k++) y[k * p->y3] = x[k * p->x3];
     }

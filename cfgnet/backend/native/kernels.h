@@ -8,12 +8,13 @@
 
 #include "elementwise.h"
 #include "lines.h"
+#include "panels.h"
 
 #include "box.h"
 #include "convolution.h"
+#include "copy.h"
 #include "losses.h"
 #include "matrix.h"
-#include "copy.h"
 #include "pooling.h"
 #include "recurrent.h"
 #include "uniform.h"
@@ -22,13 +23,12 @@
 static const Kernel KERNELS[] = {
     ENTRY_OF(map, map, NULL, map_over),
     ENTRY_COVERING(conv),
-    ENTRY(turn),
+    ENTRY(pack_weight),
     ENTRY(conv_dweight),
     ENTRY(gather),
     ENTRY_COVERING(winograd),
     ENTRY(winograd_weight),
     ENTRY(winograd_dweight),
-    ENTRY(winograd_gather),
     ENTRY(product),
     ENTRY_OF(pool_max, pool, pool_y_covers, NULL),
     ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),

@@ -36,39 +36,6 @@ INLINE Share product_rows(const product_args *p, int64_t share) {
     return (Share){first, p->rows * (share + 1) / shares - first};
 }
 
-/* Turns rows into columns: interleaves the two halves, as often as it takes. */
-INLINE void transpose(vec *rows) {
-    for (int width = LANES; width > 1; width /= 2) {
-        vec next[LANES] = {{0}};
-        UNROLL for (int i = 0; i < LANES / 2; i++) {
-            next[2 * i] = zip_low(rows[i], rows[i + LANES / 2]);
-            next[2 * i + 1] = zip_high(rows[i], rows[i + LANES / 2]);
-        }
-        UNROLL for (int i = 0; i < LANES; i++) rows[i] = next[i];
-    }
-}
-
-/* panel[k * width + n] = b[k][first + n] for `depth` values of k and n < columns, in rows of `width`. */
-static void pack(const product_args *p, const float *b, int64_t depth, int64_t columns, int64_t width, float *panel) {
-    if (p->b_step == 1) {
-        for (int64_t k = 0; k < depth; k++)
-            for (int64_t n = 0; n < columns; n += LANES) {
-                int64_t some = smaller(LANES, columns - n);
-                store(panel + k * width + n, load_some(b + k * p->b_row + n, some));
-            }
-        return;
-    }
-    for (int64_t n = 0; n < columns; n += LANES)
-        for (int64_t k = 0; k < depth; k += LANES) {
-            int64_t some = smaller(LANES, depth - k);
-            vec rows[LANES];
-            for (int i = 0; i < LANES; i++)
-                rows[i] = n + i < columns ? load_some(b + (n + i) * p->b_step + k, some) : splat(0);
-            transpose(rows);
-            for (int64_t i = 0; i < some; i++) store(panel + (k + i) * width + n, rows[i]);
-        }
-}
-
 static void product_by_rows(const product_args *p, int64_t part, float *panel) {
     const int64_t panels = ceil_div(p->columns, PANEL), column = part % panels * PANEL;
     const Share own = product_rows(p, part / panels);
@@ -79,7 +46,7 @@ static void product_by_rows(const product_args *p, int64_t part, float *panel) {
     float *out[MOST_ROWS];
     for (int64_t k = 0; k < p->depth; k += PANEL_DEPTH) {
         int64_t depth = smaller(PANEL_DEPTH, p->depth - k);
-        pack(p, p->b + k * p->b_row + column * p->b_step, depth, columns, v * LANES, panel);
+        pack(p->b + k * p->b_row + column * p->b_step, p->b_row, p->b_step, depth, columns, v * LANES, panel);
         for (int64_t row = first; row < stop; row += rows) {
             for (int r = 0; r < rows; r++) {
                 int64_t at = smaller(row + r, stop - 1);
@@ -87,7 +54,7 @@ static void product_by_rows(const product_args *p, int64_t part, float *panel) {
                 out[r] = p->out + at * p->ldout + column;
             }
             const float *start = p->bias && !k ? p->bias + column : NULL;
-            RowBlock t = {a, 1, depth, b, 0, v * LANES, start, out, smaller(rows, stop - row), columns, p->add || k};
+            RowBlock t = {a, 1, depth, b, v * LANES, start, out, smaller(rows, stop - row), columns, p->add || k};
             run_rows_block(&t, v);
         }
     }
@@ -106,7 +73,7 @@ static void product_rows_of_columns(const product_args *p, Share own, int64_t co
                                     int64_t step, float *b) {
     const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k), stop = smaller(column + GROUP, p->columns);
     for (int64_t at = column; at < stop; at += PANEL)
-        pack(p, p->b + k * p->b_row + at * p->b_step, depth, smaller(PANEL, stop - at), PANEL,
+        pack(p->b + k * p->b_row + at * p->b_step, p->b_row, p->b_step, depth, smaller(PANEL, stop - at), PANEL,
              b + (at - column) * depth);
     for (int64_t row = 0; row < own.count; row += ROWS(MOST_VECTORS))
         for (int64_t at = column; at < stop; at += PANEL) {
@@ -122,13 +89,12 @@ static void product_rows_of_columns(const product_args *p, Share own, int64_t co
 
 static void product_by_columns(const product_args *p, int64_t part, float *work) {
     const Share own = product_rows(p, part);
-    const product_args whole = {.b_row = p->a_step, .b_step = 1};
     const int64_t step = whole_vectors(own.count);
     float *a = work, *b = work + step * COLUMN_DEPTH;
     if (p->bias) product_begin(p, own.first, own.count);
     for (int64_t k = 0; k < p->depth; k += COLUMN_DEPTH) {
         const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k);
-        pack(&whole, p->a + own.first + k * p->a_step, depth, own.count, step, a);
+        pack(p->a + own.first + k * p->a_step, p->a_step, 1, depth, own.count, step, a);
         for (int64_t column = 0; column < p->columns; column += GROUP)
             product_rows_of_columns(p, own, column, k, a, step, b);
     }

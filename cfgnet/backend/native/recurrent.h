@@ -4,7 +4,7 @@
    Arrays are (steps, sequences, ...), and the gates i, f, o, g of a step lie side by side, `hidden` of each. The units
    are worked on a vector at a time: a block of the product gives the four gates of LANES units for a few sequences, and
    what follows of them is computed at once. For that the weight is packed as (units / LANES, hidden, 4, LANES); on the
-   way back, where the sum goes over all gates, as panels of columns (columns / PANEL, 4 * hidden, PANEL). */
+   way back, where the sum goes over all gates, in panels. */
 
 #define FIELDS_lstm_pack(A, W, L, C, I, F) A(weight) A(packed) I(hidden)
 DECLARE(lstm_pack)
@@ -24,25 +24,18 @@ static Demand lstm_pack_demand(const void *args) { return (Demand){GATES, 0}; }
 /* For lstm: packed[unit / LANES][k][gate][unit % LANES] = weight[gate * hidden + unit][k]. */
 static void lstm_pack_run(const void *args, int64_t gate, float *work) {
     const lstm_pack_args *p = args;
-    const product_args turned = {.b_row = 1, .b_step = p->hidden};
     for (int64_t unit = 0; unit < p->hidden; unit += LANES)
-        pack(&turned, p->weight + (gate * p->hidden + unit) * p->hidden, p->hidden, smaller(LANES, p->hidden - unit),
-             GATES * LANES, p->packed + unit * GATES * p->hidden + gate * LANES);
+        pack(p->weight + (gate * p->hidden + unit) * p->hidden, 1, p->hidden, p->hidden,
+             smaller(LANES, p->hidden - unit), GATES * LANES, p->packed + unit * GATES * p->hidden + gate * LANES);
 }
 
-/* How wide the panel is that begins with a column. */
-INLINE int64_t panel_width(int64_t column, int64_t columns) {
-    return smaller(PANEL, whole_vectors(columns - column));
-}
-
-/* For lstm_dz: packed[column / PANEL][row][column % PANEL] = weight[row][column]. */
+/* For lstm_dz: the weight as it is, in panels. */
 static void lstm_pack_back_run(const void *args, int64_t gate, float *work) {
     const lstm_pack_args *p = args;
-    const product_args plain = {.b_row = p->hidden, .b_step = 1};
-    for (int64_t column = 0; column < p->hidden; column += PANEL) {
+    for (int64_t column = 0; column < p->hidden; column += panel_width(column, p->hidden)) {
         const int64_t width = panel_width(column, p->hidden);
-        pack(&plain, p->weight + gate * p->hidden * p->hidden + column, p->hidden, smaller(PANEL, p->hidden - column),
-             width, p->packed + column * GATES * p->hidden + gate * p->hidden * width);
+        pack(p->weight + gate * p->hidden * p->hidden + column, p->hidden, 1, p->hidden,
+             smaller(width, p->hidden - column), width, p->packed + column * GATES * p->hidden + gate * p->hidden * width);
     }
 }
 
@@ -99,14 +92,15 @@ INLINE void lstm_units(const lstm_args *p, int64_t step, int64_t n, int64_t unit
 
 /* One step of the sequences n to n + count, no more of them than a block has rows. */
 static void lstm_block(const lstm_args *p, int64_t step, int64_t n, int64_t count, int64_t unit, float *sums) {
-    const float *a[MOST_ROWS], *b[1] = {p->packed + unit * GATES * p->hidden};
+    const float *a[MOST_ROWS];
     float *out[MOST_ROWS];
     for (int gate = 0; gate < GATES; gate += GATES_AT_ONCE) {
         for (int r = 0; r < ROWS(GATES_AT_ONCE); r++) {
             a[r] = p->before + (step * p->sequences + n + smaller(r, count - 1)) * p->hidden;
             out[r] = sums + (r * GATES + gate) * LANES;
         }
-        RowBlock t = {a, 1, p->hidden, b, gate * LANES, GATES * LANES, NULL, out, count, GATES_AT_ONCE * LANES, 0};
+        const float *b = p->packed + unit * GATES * p->hidden + gate * LANES;
+        RowBlock t = {a, 1, p->hidden, &b, GATES * LANES, NULL, out, count, GATES_AT_ONCE * LANES, 0};
         run_rows_block(&t, GATES_AT_ONCE);
     }
     for (int64_t r = 0; r < count; r++) lstm_units(p, step, n + r, unit, sums + r * GATES * LANES);
@@ -157,22 +151,9 @@ INLINE void lstm_units_back(const lstm_dz_args *p, int64_t step, int64_t n, int6
 
 /* dh = dz @ weight, for the sequences of a part. */
 static void lstm_state_back(const lstm_dz_args *p, int64_t step, Sequences own, float *dh) {
-    const float *a[MOST_ROWS], *b[1];
-    float *out[MOST_ROWS];
-    for (int64_t column = 0; column < p->hidden; column += PANEL) {
-        const int64_t width = panel_width(column, p->hidden), columns = smaller(PANEL, p->hidden - column);
-        const int v = (int)(width / LANES), rows = ROWS(v);
-        b[0] = p->packed + column * GATES * p->hidden;
-        for (int64_t n = 0; n < own.count; n += rows) {
-            for (int r = 0; r < rows; r++) {
-                const int64_t row = smaller(n + r, own.count - 1);
-                a[r] = p->dz + (step * p->sequences + own.first + row) * GATES * p->hidden;
-                out[r] = dh + row * p->hidden + column;
-            }
-            RowBlock t = {a, 1, GATES * p->hidden, b, 0, width, NULL, out, smaller(rows, own.count - n), columns, 0};
-            run_rows_block(&t, v);
-        }
-    }
+    const int64_t width = GATES * p->hidden;
+    run_rows(p->dz + (step * p->sequences + own.first) * width, width, p->packed, dh, p->hidden, own.count, width,
+             p->hidden);
 }
 
 /* The gradients of the first state. */

@@ -15,7 +15,7 @@
 
 #define FIELDS_winograd(A, W, L, C, I, F)                                                                      \
     A(source) A(weight) A(bias) A(target) I(samples) I(source_h) I(source_w) I(source_c)               \
-    I(target_h) I(target_w) I(target_c) I(kernel) I(offset_h) I(offset_w)
+    I(target_h) I(target_w) I(target_c) I(group) I(kernel) I(offset_h) I(offset_w)
 DECLARE(winograd)
 
 enum { EDGE = 6, PLANES = EDGE * EDGE, WINOGRAD_CACHE = 1 << 18 /* floats in between */, LEAST_TILES = 24 };
@@ -93,26 +93,32 @@ static int64_t plane_floats(const Tiling *t, int64_t channels) {
     return whole_vectors(t->rows * t->across * channels) + LANES;
 }
 
-/* The pixels of a square of an image, `edge` in each direction from (y, x) on; zeros outside. */
-INLINE void locate_pixels(const float *image, int64_t height, int64_t width, int64_t channels, int64_t y, int64_t x,
-                          const int edge, const float *zeros, const float **pixels) {
+/* Images (samples, height, width, channels), of which `depth` channels are wanted, from the one at `pixels` on. */
+typedef struct {
+    const float *pixels;
+    int64_t height, width, channels, depth;
+} Images;
+
+/* The pixels of a square, `edge` in each direction from (y, x) of a sample on; zeros outside. */
+INLINE void locate_pixels(const Images *m, int64_t sample, int64_t y, int64_t x, const int edge, const float *zeros,
+                          const float **pixels) {
+    const float *image = m->pixels + sample * m->height * m->width * m->channels;
     for (int i = 0; i < edge; i++)
         for (int j = 0; j < edge; j++) {
-            int inside = (uint64_t)(y + i) < (uint64_t)height && (uint64_t)(x + j) < (uint64_t)width;
-            pixels[i * edge + j] = inside ? image + ((y + i) * width + x + j) * channels : zeros;
+            int inside = (uint64_t)(y + i) < (uint64_t)m->height && (uint64_t)(x + j) < (uint64_t)m->width;
+            pixels[i * edge + j] = inside ? image + ((y + i) * m->width + x + j) * m->channels : zeros;
         }
 }
 
 /* B' x B of the rows of tiles `first` to `stop`: planes[p * plane + tile * channels + channel]. */
-static void transform_input(const float *x, int64_t height, int64_t width, int64_t channels, const Tiling *t,
-                            int64_t offset_h, int64_t offset_w, int64_t first, int64_t stop, const float *zeros,
-                            float *planes) {
-    const int64_t plane = plane_floats(t, channels);
+static void transform_input(const Images *x, const Tiling *t, int64_t offset_h, int64_t offset_w, int64_t first,
+                            int64_t stop, const float *zeros, float *planes) {
+    const int64_t channels = x->depth, plane = plane_floats(t, channels);
     const float *pixels[PLANES];
     for (int64_t row = first; row < stop; row++)
         for (int64_t column = 0; column < t->across; column++, planes += channels) {
-            locate_pixels(x + row / t->down * height * width * channels, height, width, channels,
-                          row % t->down * t->size + offset_h, column * t->size + offset_w, EDGE, zeros, pixels);
+            locate_pixels(x, row / t->down, row % t->down * t->size + offset_h, column * t->size + offset_w, EDGE, zeros,
+                          pixels);
             for (int64_t c = 0; c < channels; c += LANES) {
                 const int64_t n = smaller(LANES, channels - c);
                 vec tile[PLANES], line[EDGE];
@@ -132,14 +138,13 @@ static void transform_input(const float *x, int64_t height, int64_t width, int64
 }
 
 /* A dM A' of the same tiles of an output, `size` x `size` pixels each. */
-INLINE void transform_gradient(const float *dy, int64_t height, int64_t width, int64_t channels, const Tiling *t,
-                               const int size, int64_t first, int64_t stop, const float *zeros, float *planes) {
-    const int64_t plane = plane_floats(t, channels);
+INLINE void transform_gradient(const Images *dy, const Tiling *t, const int size, int64_t first, int64_t stop,
+                               const float *zeros, float *planes) {
+    const int64_t channels = dy->depth, plane = plane_floats(t, channels);
     const float *pixels[PLANES];
     for (int64_t row = first; row < stop; row++)
         for (int64_t column = 0; column < t->across; column++, planes += channels) {
-            locate_pixels(dy + row / t->down * height * width * channels, height, width, channels,
-                          row % t->down * size, column * size, size, zeros, pixels);
+            locate_pixels(dy, row / t->down, row % t->down * size, column * size, size, zeros, pixels);
             for (int64_t c = 0; c < channels; c += LANES) {
                 const int64_t n = smaller(LANES, channels - c);
                 vec tile[PLANES];
@@ -154,14 +159,14 @@ INLINE void transform_gradient(const float *dy, int64_t height, int64_t width, i
 /* A' M A plus the bias, for the same tiles, into the target. */
 INLINE void transform_output(const winograd_args *w, const Tiling *t, const int size, int64_t first, int64_t stop,
                              const float *planes) {
-    const int64_t plane = plane_floats(t, w->target_c);
+    const int64_t channels = w->target_c / w->group, plane = plane_floats(t, channels);
     for (int64_t row = first; row < stop; row++)
-        for (int64_t column = 0; column < t->across; column++, planes += w->target_c) {
+        for (int64_t column = 0; column < t->across; column++, planes += channels) {
             const int64_t y = row % t->down * size, x = column * size;
             const int64_t down = smaller(size, w->target_h - y), across = smaller(size, w->target_w - x);
             float *target = w->target + ((row / t->down * w->target_h + y) * w->target_w + x) * w->target_c;
-            for (int64_t c = 0; c < w->target_c; c += LANES) {
-                const int64_t n = smaller(LANES, w->target_c - c);
+            for (int64_t c = 0; c < channels; c += LANES) {
+                const int64_t n = smaller(LANES, channels - c);
                 const vec bias = w->bias ? load_some(w->bias + c, n) : splat(0);
                 vec tile[PLANES];
                 UNROLL for (int i = 0; i < PLANES; i++) tile[i] = load_some(planes + i * plane + c, n);
@@ -174,35 +179,50 @@ INLINE void transform_output(const winograd_args *w, const Tiling *t, const int 
         }
 }
 
-/* Forward, and with the turned weight the gradient of the input. weight: (36, inputs, outputs). */
+/* The floats of a plane of a weight. */
+INLINE int64_t weight_plane(int64_t inputs, int64_t outputs) { return inputs * whole_vectors(outputs) + LANES; }
+
+/* Forward, and with the turned weight the gradient of the input. weight: (group, 36, inputs * outputs), packed. */
 
 static Tiling winograd_tiling(const winograd_args *w) {
-    return tiling(w->kernel, w->target_h, w->target_w, w->samples, w->source_c + w->target_c);
+    return tiling(w->kernel, w->target_h, w->target_w, w->samples, (w->source_c + w->target_c) / w->group);
 }
 
 static Demand winograd_demand(const void *args) {
     const winograd_args *w = args;
-    Tiling t = winograd_tiling(w);
-    int64_t planes = PLANES * (plane_floats(&t, w->source_c) + plane_floats(&t, w->target_c));
-    return (Demand){ceil_div(w->samples * t.down, t.rows), planes + whole_vectors(w->source_c)};
+    const Tiling t = winograd_tiling(w);
+    const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
+    const int64_t planes = PLANES * (plane_floats(&t, in) + plane_floats(&t, out));
+    return (Demand){ceil_div(w->samples * t.down, t.rows), planes + whole_vectors(in)};
+}
+
+/* Rows of tiles of one group. */
+static void winograd_tiles(const winograd_args *w, const Tiling *t, int64_t first, int64_t stop, float *work) {
+    const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
+    const int64_t x_plane = plane_floats(t, in), y_plane = plane_floats(t, out), size = weight_plane(in, out);
+    const Images source = {w->source, w->source_h, w->source_w, w->source_c, in};
+    float *zeros = work, *x = zeros + whole_vectors(in), *y = x + PLANES * x_plane;
+    clear_floats(zeros, in);
+    transform_input(&source, t, w->offset_h, w->offset_w, first, stop, zeros, x);
+    for (int64_t p = 0; p < PLANES; p++)
+        run_rows(x + p * x_plane, in, w->weight + p * size, y + p * y_plane, out, (stop - first) * t->across, in, out);
+    if (t->size == 4)
+        transform_output(w, t, 4, first, stop, y);
+    else
+        transform_output(w, t, 2, first, stop, y);
 }
 
 static void winograd_run(const void *args, int64_t part, float *work) {
     const winograd_args *w = args;
     const Tiling t = winograd_tiling(w);
     const int64_t first = part * t.rows, stop = smaller(first + t.rows, w->samples * t.down);
-    const int64_t in = plane_floats(&t, w->source_c), out = plane_floats(&t, w->target_c);
-    float *zeros = work, *x = zeros + whole_vectors(w->source_c), *y = x + PLANES * in;
-    for (int64_t c = 0; c < w->source_c; c++) zeros[c] = 0;
-    transform_input(w->source, w->source_h, w->source_w, w->source_c, &t, w->offset_h, w->offset_w, first, stop, zeros,
-                    x);
-    for (int64_t p = 0; p < PLANES; p++)
-        run_rows(x + p * in, w->source_c, w->weight + p * w->source_c * w->target_c, w->target_c, y + p * out,
-                 w->target_c, (stop - first) * t.across, w->source_c, w->target_c);
-    if (t.size == 4)
-        transform_output(w, &t, 4, first, stop, y);
-    else
-        transform_output(w, &t, 2, first, stop, y);
+    const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
+    winograd_args one = *w;
+    for (int64_t group = 0; group < w->group; group++) {
+        winograd_tiles(&one, &t, first, stop, work);
+        one.source += in, one.target += out, one.weight += PLANES * weight_plane(in, out);
+        if (one.bias) one.bias += out;
+    }
 }
 
 /* The first element of a row of tiles. */
@@ -218,117 +238,135 @@ static Range winograd_covers(const void *args, int64_t part) {
     return (Range){start, winograd_start(w, &t, stop) - start};
 }
 
-/* winograd_weight: G g G' of a weight (tap, inputs, outputs); with `turned`, of the taps in reverse order. */
+/* winograd_weight: G g G' of a packed weight, (group, tap, inputs * outputs), packed as well; with `turned`, of the taps
+   in reverse order. inputs, outputs: of one group. */
 
-#define FIELDS_winograd_weight(A, W, L, C, I, F) A(weight) A(planes) I(kernel) I(inputs) I(outputs) I(turned)
+#define FIELDS_winograd_weight(A, W, L, C, I, F)                                                               \
+    A(weight) A(planes) I(group) I(kernel) I(inputs) I(outputs) I(turned)
 DECLARE(winograd_weight)
 
 static Demand winograd_weight_demand(const void *args) {
-    return (Demand){((const winograd_weight_args *)args)->inputs, 0};
+    const winograd_weight_args *w = args;
+    return (Demand){w->group * w->inputs, 0};
 }
 
-INLINE void winograd_weight_row(const winograd_weight_args *w, int64_t input, const int kernel) {
-    const int64_t size = w->inputs * w->outputs;
-    for (int64_t o = 0; o < w->outputs; o += LANES) {
-        const int64_t n = smaller(LANES, w->outputs - o), at = input * w->outputs + o;
-        vec tile[PLANES];
-        UNROLL for (int i = 0; i < kernel; i++)
-            UNROLL for (int j = 0; j < kernel; j++) {
-                const int tap = i * kernel + j;
-                tile[i * EDGE + j] = load_some(w->weight + (w->turned ? kernel * kernel - 1 - tap : tap) * size + at, n);
-            }
-        evaluate_tile(tile, kernel);
-        UNROLL for (int i = 0; i < PLANES; i++)
-            store_some(w->planes + i * size + at, SCALES[i / EDGE] * SCALES[i % EDGE] * tile[i], n);
-    }
+/* Some columns of a panel, of which one tap takes `step` floats; a plane takes `plane`. */
+INLINE void winograd_weight_tile(const float *from, int64_t step, float *to, int64_t plane, const int kernel, int turned) {
+    vec tile[PLANES];
+    UNROLL for (int i = 0; i < kernel; i++)
+        UNROLL for (int j = 0; j < kernel; j++) {
+            const int tap = i * kernel + j;
+            tile[i * EDGE + j] = load(from + (turned ? kernel * kernel - 1 - tap : tap) * step);
+        }
+    evaluate_tile(tile, kernel);
+    UNROLL for (int i = 0; i < PLANES; i++) store(to + i * plane, SCALES[i / EDGE] * SCALES[i % EDGE] * tile[i]);
 }
 
 static void winograd_weight_run(const void *args, int64_t part, float *work) {
     const winograd_weight_args *w = args;
-    if (w->kernel == 3)
-        winograd_weight_row(w, part, 3);
-    else
-        winograd_weight_row(w, part, 5);
+    const int64_t group = part / w->inputs, input = part % w->inputs, plane = weight_plane(w->inputs, w->outputs);
+    const int64_t matrix = w->inputs * whole_vectors(w->outputs);
+    const int64_t taps = w->kernel * w->kernel;
+    for (int64_t column = 0; column < w->outputs; column += panel_width(column, w->outputs)) {
+        const int64_t width = panel_width(column, w->outputs);
+        const float *from = w->weight + group * taps * matrix + column * taps * w->inputs + input * width;
+        float *to = w->planes + group * PLANES * plane + column * w->inputs + input * width;
+        for (int64_t c = 0; c < width; c += LANES)
+            if (w->kernel == 3)
+                winograd_weight_tile(from + c, w->inputs * width, to + c, plane, 3, (int)w->turned);
+            else
+                winograd_weight_tile(from + c, w->inputs * width, to + c, plane, 5, (int)w->turned);
+    }
 }
 
-/* winograd_dweight: each part sums the products of its tiles into planes of its own, (part, 36, inputs, outputs). */
+/* winograd_dweight: totals (share, tap, inputs / group, outputs). A part sums the products of its tiles for some input
+   channels, some output channels and a share of the samples: few enough channels that its sums stay in a core's cache,
+   and shares where that leaves too few parts for all threads. Slices are those of all channels of an input, or output. */
 
 #define FIELDS_winograd_dweight(A, W, L, C, I, F)                                                              \
-    A(x) A(dy) A(totals) I(parts) I(samples) I(x_h) I(x_w) I(x_c) I(y_h) I(y_w) I(y_c) I(kernel) I(offset_h)   \
-    I(offset_w)
+    A(x) A(dy) A(totals) I(shares) I(x_slices) I(y_slices) I(samples) I(group) I(x_h) I(x_w) I(x_c)            \
+    I(y_h) I(y_w) I(y_c) I(kernel) I(offset_h) I(offset_w)
 DECLARE(winograd_dweight)
 
-static Tiling dweight_tiling(const winograd_dweight_args *w) {
-    return tiling(w->kernel, w->y_h, w->y_w, w->samples, w->x_c + w->y_c);
+/* The channels of a slice, one of `slices` of a group with `channels`. */
+INLINE Share channel_slice(int64_t channels, int64_t slices, int64_t slice) {
+    const int64_t vectors = ceil_div(channels, LANES), first = vectors * slice / slices * LANES;
+    return (Share){first, smaller(channels, vectors * (slice + 1) / slices * LANES) - first};
+}
+
+/* The most channels that a slice has. */
+INLINE int64_t slice_channels(int64_t channels, int64_t slices) {
+    return smaller(channels, ceil_div(ceil_div(channels, LANES), slices) * LANES);
+}
+
+static Tiling dweight_tiling(const winograd_dweight_args *w, int64_t in, int64_t out) {
+    return tiling(w->kernel, w->y_h, w->y_w, ceil_div(w->samples, w->shares), in + out);
 }
 
 static Demand winograd_dweight_demand(const void *args) {
     const winograd_dweight_args *w = args;
-    Tiling t = dweight_tiling(w);
-    int64_t planes = PLANES * (plane_floats(&t, w->x_c) + plane_floats(&t, w->y_c));
-    return (Demand){w->parts, planes + whole_vectors(larger(w->x_c, w->y_c))};
+    const int64_t in = slice_channels(w->x_c / w->group, w->x_slices);
+    const int64_t out = slice_channels(w->y_c / w->group, w->y_slices);
+    const Tiling t = dweight_tiling(w, in, out);
+    const int64_t planes = PLANES * (plane_floats(&t, in) + plane_floats(&t, out) + whole_vectors(in * out));
+    return (Demand){w->shares * w->group * w->x_slices * w->y_slices, planes + whole_vectors(larger(in, out))};
+}
+
+/* Adds the products of the rows of tiles `first` to `stop` to sums (36, inputs, outputs). */
+static void dweight_tiles(const winograd_dweight_args *w, const Images *x, const Images *dy, const Tiling *t,
+                          int64_t first, int64_t stop, float *sums, float *work) {
+    const int64_t in = plane_floats(t, x->depth), out = plane_floats(t, dy->depth), size = x->depth * dy->depth;
+    float *zeros = work, *x_planes = zeros + whole_vectors(larger(x->depth, dy->depth)), *y_planes = x_planes + PLANES * in;
+    clear_floats(zeros, larger(x->depth, dy->depth));
+    transform_input(x, t, w->offset_h, w->offset_w, first, stop, zeros, x_planes);
+    if (t->size == 4)
+        transform_gradient(dy, t, 4, first, stop, zeros, y_planes);
+    else
+        transform_gradient(dy, t, 2, first, stop, zeros, y_planes);
+    for (int64_t p = 0; p < PLANES; p++) {
+        ColumnBlock block = {
+            .lines = 1, .depth = (stop - first) * t->across, .a = x_planes + p * in, .step = x->depth,
+            .b = y_planes + p * out, .ldb = dy->depth,
+            .out = sums + p * size, .ldout = dy->depth, .rows = x->depth, .columns = dy->depth,
+        };
+        run_columns(&block);
+    }
+}
+
+/* total (tap, input, output) = G' sums G, where taps lie `tap_step` and inputs `ldout` apart. */
+INLINE void collect_weight(const float *sums, int64_t inputs, int64_t outputs, const int kernel, float *total,
+                           int64_t tap_step, int64_t ldout) {
+    for (int64_t input = 0; input < inputs; input++)
+        for (int64_t o = 0; o < outputs; o += LANES) {
+            const int64_t n = smaller(LANES, outputs - o);
+            vec tile[PLANES];
+            UNROLL for (int i = 0; i < PLANES; i++)
+                tile[i] = SCALES[i / EDGE] * SCALES[i % EDGE] * load_some(sums + (i * inputs + input) * outputs + o, n);
+            collect_tile(tile, kernel);
+            UNROLL for (int i = 0; i < kernel; i++)
+                UNROLL for (int j = 0; j < kernel; j++)
+                    store_some(total + (i * kernel + j) * tap_step + input * ldout + o, tile[i * EDGE + j], n);
+        }
 }
 
 static void winograd_dweight_run(const void *args, int64_t part, float *work) {
     const winograd_dweight_args *w = args;
-    const Tiling t = dweight_tiling(w);
-    const int64_t in = plane_floats(&t, w->x_c), out = plane_floats(&t, w->y_c), size = w->x_c * w->y_c;
-    float *zeros = work, *x = zeros + whole_vectors(larger(w->x_c, w->y_c)), *y = x + PLANES * in;
-    float *totals = w->totals + part * PLANES * size;
-    for (int64_t c = 0; c < larger(w->x_c, w->y_c); c++) zeros[c] = 0;
-    for (int64_t i = 0; i < PLANES * size; i++) totals[i] = 0;
-    const int64_t rows = w->samples * t.down, end = rows * (part + 1) / w->parts;
-    for (int64_t first = rows * part / w->parts; first < end; first += t.rows) {
-        const int64_t stop = smaller(first + t.rows, end);
-        transform_input(w->x, w->x_h, w->x_w, w->x_c, &t, w->offset_h, w->offset_w, first, stop, zeros, x);
-        if (t.size == 4)
-            transform_gradient(w->dy, w->y_h, w->y_w, w->y_c, &t, 4, first, stop, zeros, y);
-        else
-            transform_gradient(w->dy, w->y_h, w->y_w, w->y_c, &t, 2, first, stop, zeros, y);
-        for (int64_t p = 0; p < PLANES; p++) {
-            ColumnBlock block = {
-                .lines = 1, .depth = (stop - first) * t.across, .a = x + p * in, .step = w->x_c,
-                .b = y + p * out, .ldb = w->y_c,
-                .out = totals + p * size, .ldout = w->y_c, .rows = w->x_c, .columns = w->y_c,
-            };
-            run_columns(&block);
-        }
-    }
-}
-
-/* winograd_gather: dweight (tap, inputs, outputs) = or += G' (sum of the parts) G. */
-
-#define FIELDS_winograd_gather(A, W, L, C, I, F) A(totals) A(dweight) I(parts) I(kernel) I(inputs) I(outputs) I(add)
-DECLARE(winograd_gather)
-
-static Demand winograd_gather_demand(const void *args) {
-    return (Demand){((const winograd_gather_args *)args)->inputs, 0};
-}
-
-INLINE void winograd_gather_row(const winograd_gather_args *w, int64_t input, const int kernel) {
-    const int64_t size = w->inputs * w->outputs;
-    for (int64_t o = 0; o < w->outputs; o += LANES) {
-        const int64_t n = smaller(LANES, w->outputs - o), at = input * w->outputs + o;
-        vec tile[PLANES];
-        for (int i = 0; i < PLANES; i++) {
-            vec sum = load_some(w->totals + i * size + at, n);
-            for (int64_t part = 1; part < w->parts; part++)
-                sum += load_some(w->totals + (part * PLANES + i) * size + at, n);
-            tile[i] = SCALES[i / EDGE] * SCALES[i % EDGE] * sum;
-        }
-        collect_tile(tile, kernel);
-        UNROLL for (int i = 0; i < kernel; i++)
-            UNROLL for (int j = 0; j < kernel; j++) {
-                float *to = w->dweight + (i * kernel + j) * size + at;
-                store_some(to, tile[i * EDGE + j] + (w->add ? load_some(to, n) : splat(0)), n);
-            }
-    }
-}
-
-static void winograd_gather_run(const void *args, int64_t part, float *work) {
-    const winograd_gather_args *w = args;
+    const int64_t all_in = w->x_c / w->group, all_out = w->y_c / w->group;
+    const Tiling most = dweight_tiling(w, slice_channels(all_in, w->x_slices), slice_channels(all_out, w->y_slices));
+    const int64_t share = part % w->shares, slice = part / w->shares, group = slice / (w->x_slices * w->y_slices);
+    const Share in = channel_slice(all_in, w->x_slices, slice / w->y_slices % w->x_slices);
+    const Share out = channel_slice(all_out, w->y_slices, slice % w->y_slices);
+    const Images x = {w->x + group * all_in + in.first, w->x_h, w->x_w, w->x_c, in.count};
+    const Images dy = {w->dy + group * all_out + out.first, w->y_h, w->y_w, w->y_c, out.count};
+    float *sums = work, *rest = sums + PLANES * whole_vectors(in.count * out.count);
+    clear_floats(sums, PLANES * in.count * out.count);
+    const int64_t rows = w->samples * most.down, end = rows * (share + 1) / w->shares;
+    for (int64_t first = rows * share / w->shares; first < end; first += most.rows)
+        dweight_tiles(w, &x, &dy, &most, first, smaller(first + most.rows, end), sums, rest);
+    const int64_t tap = all_in * w->y_c;
+    float *total = w->totals + share * w->kernel * w->kernel * tap + in.first * w->y_c + group * all_out + out.first;
     if (w->kernel == 3)
-        winograd_gather_row(w, part, 3);
+        collect_weight(sums, in.count, out.count, 3, total, tap, w->y_c);
     else
-        winograd_gather_row(w, part, 5);
+        collect_weight(sums, in.count, out.count, 5, total, tap, w->y_c);
 }
