@@ -31,7 +31,7 @@ class Pooling(Base):
         def steps(x: Array, y: Array, thread: int) -> list[Call]:
             sorted_x = _Sorted(self, x, y, window, thread, 0)
             first, *others = (seen for _, seen in sorted_x.taps())
-            calls = [*sorted_x.gather(-math.inf), partial(xp.copyto, y, first)]
+            calls: list[Call] = [*sorted_x.gather(-math.inf), partial(xp.copyto, y, first)]
             return [*calls, *(partial(xp.maximum, y, seen, out=y) for seen in others)]
 
         return self._by_samples(steps, x, y)
@@ -60,7 +60,7 @@ class Pooling(Base):
             left, part = (self.temporary(thread, place, dy.shape, dy.dtype) for place in (2, 3))
             won = self.temporary(thread, 4, dy.shape, bool)
             # Padding is not a number, because that is equal to nothing.
-            calls = [*sorted_x.gather(math.nan), *sorted_dx.clear(), partial(xp.copyto, left, dy)]
+            calls: list[Call] = [*sorted_x.gather(math.nan), *sorted_dx.clear(), partial(xp.copyto, left, dy)]
             for (_, seen), (_, target) in zip(sorted_x.taps(), sorted_dx.taps(), strict=True):
                 calls += [partial(xp.equal, seen, y, won), partial(xp.multiply, left, won, part)]
                 calls += [partial(xp.add, target, part, target), partial(xp.subtract, left, part, left)]
@@ -76,7 +76,7 @@ class Pooling(Base):
         def steps(x: Array, y: Array, thread: int) -> list[Call]:
             sorted_x = _Sorted(self, x, y, window, thread, 0)
             first, *others = (seen for _, seen in sorted_x.taps())
-            calls = [*sorted_x.gather(0), partial(xp.copyto, y, first)]
+            calls: list[Call] = [*sorted_x.gather(0), partial(xp.copyto, y, first)]
             calls += [partial(xp.add, y, seen, y) for seen in others]
             return [*calls, partial(xp.multiply, y, factor, y)]
 
@@ -90,7 +90,7 @@ class Pooling(Base):
         def steps(dy: Array, dx: Array, thread: int) -> list[Call]:
             sorted_dx = _Sorted(self, dx, dy, window, thread, 0)
             share = self.temporary(thread, 1, dy.shape, dy.dtype)
-            calls = [*sorted_dx.clear(), partial(xp.multiply, dy, factor, share)]
+            calls: list[Call] = [*sorted_dx.clear(), partial(xp.multiply, dy, factor, share)]
             calls += [partial(xp.add, target, share, target) for _, target in sorted_dx.taps()]
             return [*calls, *sorted_dx.scatter()]
 
