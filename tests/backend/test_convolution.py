@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels.correlation import Correlation
 from cfgnet.backend.window import Window
 
 AXES = "abc"
@@ -122,3 +123,40 @@ def test_phases_see_what_the_taps_saw(case):
             if all(0 <= e < n for e, n in zip(element, inputs, strict=True)):
                 expected.append((element, out, tap))
     assert sorted(met) == sorted(expected)
+
+
+# Winograd's algorithm.
+
+
+@st.composite
+def cases_for_winograd(draw):
+    kernel = draw(st.sampled_from([3, 5]))
+    pads = (draw(st.integers(0, 4)), draw(st.integers(0, 4)))
+    inputs = tuple(max(1, kernel - 2 * p) + draw(st.integers(0, 11)) for p in pads)
+    window = Window((kernel, kernel), (1, 1), pads, (1, 1))
+    channels = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    return convolved(window, 1, draw(st.integers(1, 4)), channels, inputs)
+
+
+@given(cases_for_winograd(), st.integers(1, 3), st.booleans(), st.booleans(), st.sampled_from([1, 1500, 1 << 17]))
+def test_winograd_computes_the_same(case, threads, x_last, y_last, held):
+    for dtype, bound in (("float64", 1e-12), ("float32", 2e-4)):
+        k = Kernels(np, threads, "winograd")
+        k.tile_elements, k.least_tiles = held, 1
+        assert_computes(k, case, dtype, bound, x_last, y_last)
+
+
+def test_auto_takes_winograd_where_it_saves_multiplications_and_the_layer_is_wide():
+    def taken(kernel, pixels, inputs, outputs, stride=1, group=1, samples=16, algo="auto"):
+        window = Window((kernel, kernel), (stride, stride), (1, 1), (1, 1))
+        source, target = np.empty((samples, inputs, 1, 1)), np.empty((samples, outputs, pixels, pixels))
+        weight = np.empty((group, kernel, kernel, inputs // group, outputs // group))
+        k = Kernels(np, 1, algo)
+        return k.by_winograd(Correlation(source, weight, target, window), k.least_products)
+
+    assert taken(3, 56, 64, 64) and taken(3, 8, 64, 64) and taken(5, 8, 32, 64)
+    assert not any((taken(3, 32, 16, 16), taken(3, 2, 64, 64), taken(3, 8, 64, 64, samples=4), taken(3, 56, 3, 4096)))
+    for algo in ("auto", "winograd"):
+        assert not taken(3, 56, 64, 64, stride=2, algo=algo) and not taken(3, 56, 64, 64, group=2, algo=algo)
+        assert not taken(7, 56, 64, 64, algo=algo) and not taken(1, 56, 64, 64, algo=algo)
+    assert taken(3, 5, 1, 1, samples=1, algo="winograd") and not taken(3, 56, 64, 64, algo="direct")

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
+from cfgnet.backend.kernels.correlation import Correlation, by_taps, channels_last, padded_part
+from cfgnet.backend.kernels.winograd import Winograd
 from cfgnet.backend.window import Window
 
 
-class Convolution(Base):
+class Convolution(Winograd):
     """`conv`, and its gradients `conv_dx` and `conv_dweight`."""
 
     column_elements = 1 << 17
@@ -46,8 +48,11 @@ class Convolution(Base):
         """dweight = correlation of x with dy; with `add` it is added."""
         xp = self.xp
         view = by_taps(dweight, group)
+        if self.by_winograd(Correlation(x, view, dy, window), self.least_products // 2):
+            return self.winograd_dweight(x, dy, view, window, add)
         shares = self.shares(x.shape[0])
-        totals = [xp.empty((group, 1, math.prod(view.shape[1:-1]), view.shape[-1]), dweight.dtype) for _ in shares]
+        shape = (group, 1, math.prod(view.shape[1:-1]), view.shape[-1])
+        totals = [self.temporary(thread, 5, shape, dweight.dtype) for thread, _ in enumerate(shares)]
 
         def share(thread: int, rows: slice, total: Array) -> Call:
             calls: list[Call] = [partial(total.fill, 0)]
@@ -67,6 +72,8 @@ class Convolution(Base):
     def _correlations(self, parts: Sequence[Correlation], bias: Array | None = None) -> Call:
         """One call that computes all of `parts`, whose targets are as many samples, and adds a bias to them."""
         xp = self.xp
+        if len(parts) == 1 and self.by_winograd(parts[0], self.least_products):
+            return self.winograd(parts[0], bias)
         matrices, first = list[Array](), list[Call]()
         for place, part in enumerate(parts):
             matrix = part.weight
@@ -111,38 +118,6 @@ class Convolution(Base):
             some = slice(at, min(at + step, stop))
             lower, upper = channels_last(part.source[some]), channels_last(part.target[some])
             yield _Piece(self, lower, upper, window, part.weight.shape[0], thread, overlaid)
-
-
-@dataclass(frozen=True, eq=False)
-class Correlation:
-    """target (N, O, out...) = correlation of source (N, C, in...) with weight (group, kernel..., C, O per group)."""
-
-    source: Array
-    weight: Array
-    target: Array
-    window: Window
-
-
-def by_taps(weight: Array, group: int) -> Array:
-    """A view of a weight (O, C / group, kernel...) as (group, kernel..., C / group, O / group)."""
-    view = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
-    return view.transpose(0, *range(3, view.ndim), 2, 1)
-
-
-def channels_last(array: Array) -> Array:
-    """A view (N, spatial..., C) of an array (N, C, spatial...)."""
-    return array.transpose(0, *range(2, array.ndim), 1)
-
-
-def padded_part(source: Array, window: Window, span: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where windows that reach over `span` meet the source (N, in..., C): in the source, and in what they span."""
-    here, there = [slice(None)], [slice(None)]
-    for n, pad, reach in zip(source.shape[1:-1], window.pad, span, strict=True):
-        first = min(max(-pad, 0), n)
-        last = min(max(reach - pad, first), n)
-        here.append(slice(first, last))
-        there.append(slice(first + pad, last + pad))
-    return tuple(here), tuple(there)
 
 
 @dataclass

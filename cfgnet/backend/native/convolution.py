@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.kernels.convolution import channels_last
+from cfgnet.backend.kernels.correlation import channels_last
 from cfgnet.backend.native.base import NativeBase, aligned, in_pixels, window_fields
 from cfgnet.backend.window import Window
 

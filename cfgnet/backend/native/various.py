@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.kernels.convolution import channels_last
+from cfgnet.backend.kernels.correlation import channels_last
 from cfgnet.backend.native.base import Around, NativeBase, plain
 from cfgnet.backend.native.elementwise import parts_of
 

@@ -1,0 +1,40 @@
+"""What all ways to compute a convolution share: a correlation of tensors, and how they are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cfgnet.backend.kernels.base import Array
+from cfgnet.backend.window import Window
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """target (N, O, out...) = correlation of source (N, C, in...) with weight (group, kernel..., C, O per group)."""
+
+    source: Array
+    weight: Array
+    target: Array
+    window: Window
+
+
+def by_taps(weight: Array, group: int) -> Array:
+    """A view of a weight (O, C / group, kernel...) as (group, kernel..., C / group, O / group)."""
+    view = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+    return view.transpose(0, *range(3, view.ndim), 2, 1)
+
+
+def channels_last(array: Array) -> Array:
+    """A view (N, spatial..., C) of an array (N, C, spatial...)."""
+    return array.transpose(0, *range(2, array.ndim), 1)
+
+
+def padded_part(source: Array, window: Window, span: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where windows that reach over `span` meet the source (N, in..., C): in the source, and in what they span."""
+    here, there = [slice(None)], [slice(None)]
+    for n, pad, reach in zip(source.shape[1:-1], window.pad, span, strict=True):
+        first = min(max(-pad, 0), n)
+        last = min(max(reach - pad, first), n)
+        here.append(slice(first, last))
+        there.append(slice(first + pad, last + pad))
+    return tuple(here), tuple(there)
