@@ -16,10 +16,11 @@ MOST_TAPS = 128
 """As in convolution.h."""
 PLANES, EDGE = 36, 6
 """As in winograd.h: the places at which a tile is multiplied, and the pixels along its edge."""
-LEAST_TILES, LEAST_CHANNELS = 64, 8
-"""With fewer tiles, reading the weight takes longer than multiplying with it; with fewer channels, most of a vector is
-empty."""
-
+LEAST_CHANNELS = {3: 8, 5: 12}
+"""By kernel: with fewer channels, the vectors of Winograd's algorithm are too empty for it to be worth while."""
+TILE_WORK, WEIGHT_WORK = 72, 1400
+"""What a tile, and the evaluation of the weight, take per input and output channel, in multiplications of a direct
+convolution: measured, and about twice the 36 that are done for a tile."""
 SLICE = 96
 """About how many channels a part of the gradient of a weight by Winograd's algorithm takes, of both sides: the 36 sums
 for each pair of them fit a core's cache."""
@@ -32,14 +33,14 @@ class NativeConvolution(NativeBase):
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(x, y) or not _taps_fit(weight):
             return super().conv(x, weight, bias, y, window, group)
-        convolve = self._winograd if self._by_winograd(x, y, window) else self._direct
+        convolve = self._winograd if self._by_winograd(y, x, window, group) else self._direct
         return self._in_turn(*convolve(x, weight, bias, y, window, group, turned=False))
 
     def conv_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(dx, dy) or not _taps_fit(weight):
             return super().conv_dx(dy, weight, dx, window, group)
-        convolve = self._winograd if self._by_winograd(dx, dy, window) else self._direct
+        convolve = self._winograd if self._by_winograd(dx, dy, window, group) else self._direct
         return self._in_turn(*convolve(dy, weight, None, dx, window, group, turned=True))
 
     def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
@@ -47,7 +48,8 @@ class NativeConvolution(NativeBase):
         if not in_pixels(x, dy) or not _taps_fit(dweight):
             return super().conv_dweight(x, dy, dweight, window, group, add)
         view = _by_taps(dweight)
-        compute = self._winograd_dweight if self._by_winograd(x, dy, window) else self._direct_dweight
+        fits = self._fits_winograd(x, dy, window, group)
+        compute = self._winograd_dweight if fits else self._direct_dweight
         call, totals = compute(x, dy, view.shape, window, group)
         if view.flags.c_contiguous:
             return self._in_turn(call, self._gather(totals, view, add))
@@ -100,14 +102,22 @@ class NativeConvolution(NativeBase):
 
     # Winograd's convolution.
 
-    def _by_winograd(self, x: Array, y: Array, window: Window) -> bool:
-        """Whether a convolution of x to y is one that Winograd's algorithm computes, and faster."""
-        fits = window.kernel in ((3, 3), (5, 5)) and {*window.stride, *window.dilation} == {1}
-        if not fits or self.conv_algo != "auto":
-            return fits and self.conv_algo == "winograd"
-        size = EDGE + 1 - window.kernel[0]
-        tiles = math.prod(-(-pixels // size) for pixels in y.shape[2:]) * y.shape[0]
-        return bool(tiles >= LEAST_TILES and min(x.shape[1], y.shape[1]) >= LEAST_CHANNELS)
+    def _fits_winograd(self, x: Array, y: Array, window: Window, group: int) -> bool:
+        """Whether a convolution between x and y is one for Winograd's algorithm."""
+        if window.kernel not in ((3, 3), (5, 5)) or {*window.stride, *window.dilation} != {1}:
+            return False
+        if self.conv_algo != "auto":
+            return self.conv_algo == "winograd"
+        return bool(min(x.shape[1], y.shape[1]) // group >= LEAST_CHANNELS[window.kernel[0]])
+
+    def _by_winograd(self, target: Array, source: Array, window: Window, group: int) -> bool:
+        """Whether Winograd's algorithm computes a convolution, and faster than it is computed directly."""
+        if not self._fits_winograd(source, target, window, group):
+            return False
+        size, n, pixels = EDGE + 1 - window.kernel[0], target.shape[0], target.shape[2:]
+        tiles = n * math.prod(-(-count // size) for count in pixels)
+        products = math.prod(window.kernel) * n * min(math.prod(pixels), math.prod(source.shape[2:]))
+        return self.conv_algo == "winograd" or TILE_WORK * tiles + WEIGHT_WORK < products
 
     def _winograd(
         self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, group: int, turned: bool

@@ -18,7 +18,9 @@
     I(target_h) I(target_w) I(target_c) I(group) I(kernel) I(offset_h) I(offset_w)
 DECLARE(winograd)
 
-enum { EDGE = 6, PLANES = EDGE * EDGE, WINOGRAD_CACHE = 1 << 18 /* floats in between */, LEAST_TILES = 24 };
+enum { EDGE = 6, PLANES = EDGE * EDGE, WINOGRAD_CACHE = 1 << 18 /* floats in between, or of a weight */ };
+/* The fewest tiles of a part; more where a weight does not stay in the cache, and is read again for each part. */
+enum { LEAST_TILES = 24, MORE_TILES = 64 };
 
 /* What evaluation at a point is divided by, in G. */
 static const float SCALES[EDGE] = {1.0f / 4, -1.0f / 6, -1.0f / 6, 1.0f / 24, 1.0f / 24, 1};
@@ -80,12 +82,13 @@ typedef struct {
     int64_t rows;               /* rows of tiles per part */
 } Tiling;
 
-static Tiling tiling(int64_t kernel, int64_t height, int64_t width, int64_t samples, int64_t channels) {
+static Tiling tiling(int64_t kernel, int64_t height, int64_t width, int64_t samples, int64_t channels,
+                     int64_t least) {
     Tiling t = {.size = EDGE + 1 - kernel};
     t.down = ceil_div(height, t.size);
     t.across = ceil_div(width, t.size);
     int64_t fit = WINOGRAD_CACHE / (PLANES * channels * t.across), most = ceil_div(t.down * samples, 4);
-    t.rows = larger(1, smaller(larger(fit, ceil_div(LEAST_TILES, t.across)), most));
+    t.rows = larger(1, smaller(larger(fit, ceil_div(least, t.across)), most));
     return t;
 }
 
@@ -185,7 +188,9 @@ INLINE int64_t weight_plane(int64_t inputs, int64_t outputs) { return inputs * w
 /* Forward, and with the turned weight the gradient of the input. weight: (group, 36, inputs * outputs), packed. */
 
 static Tiling winograd_tiling(const winograd_args *w) {
-    return tiling(w->kernel, w->target_h, w->target_w, w->samples, (w->source_c + w->target_c) / w->group);
+    const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
+    return tiling(w->kernel, w->target_h, w->target_w, w->samples, in + out,
+                  PLANES * in * out > WINOGRAD_CACHE ? MORE_TILES : LEAST_TILES);
 }
 
 static Demand winograd_demand(const void *args) {
@@ -300,7 +305,7 @@ INLINE int64_t slice_channels(int64_t channels, int64_t slices) {
 }
 
 static Tiling dweight_tiling(const winograd_dweight_args *w, int64_t in, int64_t out) {
-    return tiling(w->kernel, w->y_h, w->y_w, ceil_div(w->samples, w->shares), in + out);
+    return tiling(w->kernel, w->y_h, w->y_w, ceil_div(w->samples, w->shares), in + out, LEAST_TILES);
 }
 
 static Demand winograd_dweight_demand(const void *args) {
