@@ -16,10 +16,13 @@ MOST_TAPS = 128
 """As in convolution.h."""
 PLANES, EDGE = 36, 6
 """As in winograd.h: the places at which a tile is multiplied, and the pixels along its edge."""
-LEAST_TILES, LEAST_CHANNELS = 64, 8
-"""With fewer tiles, reading the weight takes longer than multiplying with it; with fewer channels, most of a vector is
-empty."""
-
+LEAST_CHANNELS = {3: 8, 5: 12}
+"""By kernel: with fewer channels, the vectors of Winograd's algorithm are too empty for it to be worth while."""
+TILE_WORK, WEIGHT_WORK = 72, 1400
+"""What a tile, and the evaluation of the weight, take per input and output channel, in multiplications of a direct
+convolution: measured, and about twice the 36 that are done for a tile."""
+FEWER = 0.8
+"""How many of the tiles of the input those of the output must be, for its gradient to be computed by them."""
 SLICE = 96
 """About how many channels a part of the gradient of a weight by Winograd's algorithm takes, of both sides: the 36 sums
 for each pair of them fit a core's cache."""
@@ -32,14 +35,16 @@ class NativeConvolution(NativeBase):
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(x, y) or not _taps_fit(weight):
             return super().conv(x, weight, bias, y, window, group)
-        convolve = self._winograd if self._by_winograd(x, y, window) else self._direct
+        convolve = self._winograd if self._by_winograd(y, x, window, group) else self._direct
         return self._in_turn(*convolve(x, weight, bias, y, window, group, turned=False))
 
     def conv_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> Call:
         """As the numpy kernel, in two dimensions with the channels last."""
         if not in_pixels(dx, dy) or not _taps_fit(weight):
             return super().conv_dx(dy, weight, dx, window, group)
-        convolve = self._winograd if self._by_winograd(dx, dy, window) else self._direct
+        if self._by_winograd(dy, dx, window, group) and FEWER * _tiles(dx, window) > _tiles(dy, window):
+            return self._in_turn(*self._winograd_dx(dy, weight, dx, window, group))
+        convolve = self._winograd if self._by_winograd(dx, dy, window, group) else self._direct
         return self._in_turn(*convolve(dy, weight, None, dx, window, group, turned=True))
 
     def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
@@ -47,7 +52,8 @@ class NativeConvolution(NativeBase):
         if not in_pixels(x, dy) or not _taps_fit(dweight):
             return super().conv_dweight(x, dy, dweight, window, group, add)
         view = _by_taps(dweight)
-        compute = self._winograd_dweight if self._by_winograd(x, dy, window) else self._direct_dweight
+        fits = self._fits_winograd(x, dy, window, group)
+        compute = self._winograd_dweight if fits else self._direct_dweight
         call, totals = compute(x, dy, view.shape, window, group)
         if view.flags.c_contiguous:
             return self._in_turn(call, self._gather(totals, view, add))
@@ -100,35 +106,64 @@ class NativeConvolution(NativeBase):
 
     # Winograd's convolution.
 
-    def _by_winograd(self, x: Array, y: Array, window: Window) -> bool:
-        """Whether a convolution of x to y is one that Winograd's algorithm computes, and faster."""
-        fits = window.kernel in ((3, 3), (5, 5)) and {*window.stride, *window.dilation} == {1}
-        if not fits or self.conv_algo != "auto":
-            return fits and self.conv_algo == "winograd"
-        size = EDGE + 1 - window.kernel[0]
-        tiles = math.prod(-(-pixels // size) for pixels in y.shape[2:]) * y.shape[0]
-        return bool(tiles >= LEAST_TILES and min(x.shape[1], y.shape[1]) >= LEAST_CHANNELS)
+    def _fits_winograd(self, x: Array, y: Array, window: Window, group: int) -> bool:
+        """Whether a convolution between x and y is one for Winograd's algorithm."""
+        if window.kernel not in ((3, 3), (5, 5)) or {*window.stride, *window.dilation} != {1}:
+            return False
+        if self.conv_algo != "auto":
+            return self.conv_algo == "winograd"
+        return bool(min(x.shape[1], y.shape[1]) // group >= LEAST_CHANNELS[window.kernel[0]])
+
+    def _by_winograd(self, target: Array, source: Array, window: Window, group: int) -> bool:
+        """Whether Winograd's algorithm computes a convolution, and faster than it is computed directly."""
+        if not self._fits_winograd(source, target, window, group):
+            return False
+        pixels = min(math.prod(image.shape[2:]) for image in (target, source))
+        products = math.prod(window.kernel) * target.shape[0] * pixels
+        return self.conv_algo == "winograd" or TILE_WORK * _tiles(target, window) + WEIGHT_WORK < products
 
     def _winograd(
         self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, group: int, turned: bool
     ) -> list[Call]:
         """The calls of a convolution by tiles, or of its transpose."""
-        kernel, inputs, outputs = window.kernel[0], source.shape[1] // group, target.shape[1] // group
-        packed, first = self._packed_weight(weight, group, turned)
-        planes = aligned((group, PLANES, inputs * self._whole_vectors(outputs) + self.pool.lanes))
-        offset_h, offset_w = (pad - kernel + 1 if turned else -pad for pad in window.pad)
-        evaluate = self.pool.call(
-            "winograd_weight",
-            weight=packed, planes=planes, group=group, kernel=kernel, inputs=inputs, outputs=outputs,
-            turned=int(turned),
-        )  # fmt: skip
+        planes, first = self._planes(weight, window, group, turned, reverse=turned)
+        offset_h, offset_w = (
+            pad - kernel + 1 if turned else -pad for pad, kernel in zip(window.pad, window.kernel, strict=True)
+        )
         call = self.pool.call(
             "winograd",
             source=channels_last(source), weight=planes, bias=bias, target=channels_last(target),
-            samples=source.shape[0], group=group, kernel=kernel, offset_h=offset_h, offset_w=offset_w,
+            samples=source.shape[0], group=group, kernel=window.kernel[0], offset_h=offset_h, offset_w=offset_w,
             **_axes(source=source, target=target),
         )  # fmt: skip
-        return [*first, evaluate, call]
+        return [*first, call]
+
+    def _winograd_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> list[Call]:
+        """The calls of the gradient of an input by the tiles of the output."""
+        planes, first = self._planes(weight, window, group, turned=True, reverse=False)
+        offset_h, offset_w = (-pad for pad in window.pad)
+        call = self.pool.call(
+            "winograd_dx",
+            dy=channels_last(dy), weight=planes, dx=channels_last(dx), samples=dy.shape[0], group=group,
+            kernel=window.kernel[0], offset_h=offset_h, offset_w=offset_w, **_axes(x=dx, y=dy),
+        )  # fmt: skip
+        return [*first, call]
+
+    def _planes(
+        self, weight: Array, window: Window, group: int, turned: bool, reverse: bool
+    ) -> tuple[Array, list[Call]]:
+        """The planes of a weight, with inputs and outputs `turned`, and taps in `reverse`; and the calls for them."""
+        packed, first = self._packed_weight(weight, group, turned)
+        inputs, outputs = weight.shape[1], weight.shape[0] // group
+        if turned:
+            inputs, outputs = outputs, inputs
+        planes = aligned((group, PLANES, inputs * self._whole_vectors(outputs) + self.pool.lanes))
+        call = self.pool.call(
+            "winograd_weight",
+            weight=packed, planes=planes, group=group, kernel=window.kernel[0], inputs=inputs, outputs=outputs,
+            reverse=int(reverse),
+        )  # fmt: skip
+        return planes, [*first, call]
 
     def _winograd_dweight(
         self, x: Array, dy: Array, shape: tuple[int, ...], window: Window, group: int
@@ -145,6 +180,12 @@ class NativeConvolution(NativeBase):
             kernel=window.kernel[0], offset_h=offset_h, offset_w=offset_w, **_axes(x=x, y=dy),
         )  # fmt: skip
         return call, totals
+
+
+def _tiles(image: Array, window: Window) -> int:
+    """How many tiles it takes to compute an image by Winograd's algorithm."""
+    size = EDGE + 1 - window.kernel[0]
+    return int(image.shape[0] * math.prod(-(-pixels // size) for pixels in image.shape[2:]))
 
 
 def _axes(**images: Array) -> dict[str, int]:

@@ -29,6 +29,7 @@ static const Kernel KERNELS[] = {
     ENTRY_COVERING(winograd),
     ENTRY(winograd_weight),
     ENTRY(winograd_dweight),
+    ENTRY_COVERING(winograd_dx),
     ENTRY(product),
     ENTRY_OF(pool_max, pool, pool_y_covers, NULL),
     ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),

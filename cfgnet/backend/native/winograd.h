@@ -6,7 +6,7 @@
    of the output. For each of the 36 places, the sum over channels is a product of matrices, (tiles, inputs) by (inputs,
    outputs). With M as the tile of the output, and g as the kernel,
 
-     M = A' [(G g G') * (B' x B)] A    and    dg = G' [(B' x B) * (A dM A')] G,
+     M = A' [(G g G') * (B' x B)] A,    dg = G' [(B' x B) * (A dM A')] G    and    dx = B [(G g G') * (A dM A')] B',
 
    where A and G are the same evaluation, of 7 - r and of r values, apart from the factors that G carries.
 
@@ -18,7 +18,9 @@
     I(target_h) I(target_w) I(target_c) I(group) I(kernel) I(offset_h) I(offset_w)
 DECLARE(winograd)
 
-enum { EDGE = 6, PLANES = EDGE * EDGE, WINOGRAD_CACHE = 1 << 18 /* floats in between */, LEAST_TILES = 24 };
+enum { EDGE = 6, PLANES = EDGE * EDGE, WINOGRAD_CACHE = 1 << 18 /* floats in between, or of a weight */ };
+/* The fewest tiles of a part; more where a weight does not stay in the cache, and is read again for each part. */
+enum { LEAST_TILES = 24, MORE_TILES = 64 };
 
 /* What evaluation at a point is divided by, in G. */
 static const float SCALES[EDGE] = {1.0f / 4, -1.0f / 6, -1.0f / 6, 1.0f / 24, 1.0f / 24, 1};
@@ -33,6 +35,19 @@ INLINE void winograd_input(const vec *x, int step, vec *to) {
     to[3 * step] = c + d;
     to[4 * step] = c - d;
     to[5 * step] = 4.0f * x[step] - 5.0f * x[3 * step] + x[5 * step];
+}
+
+/* The transpose of that, B x. */
+INLINE void winograd_input_back(const vec *x, int step, vec *to) {
+    vec sum = x[step] + x[2 * step], difference = x[step] - x[2 * step];
+    vec sum2 = x[3 * step] + x[4 * step], difference2 = 2.0f * (x[3 * step] - x[4 * step]);
+    vec first = x[0], last = x[5 * step];
+    to[0] = 4.0f * first;
+    to[step] = 4.0f * (last - difference) - difference2;
+    to[2 * step] = -5.0f * first - 4.0f * sum - sum2;
+    to[3 * step] = difference + difference2 - 5.0f * last;
+    to[4 * step] = first + sum + sum2;
+    to[5 * step] = last;
 }
 
 /* The polynomial with the coefficients x[0] to x[n - 1] at the six points. */
@@ -80,12 +95,13 @@ typedef struct {
     int64_t rows;               /* rows of tiles per part */
 } Tiling;
 
-static Tiling tiling(int64_t kernel, int64_t height, int64_t width, int64_t samples, int64_t channels) {
+static Tiling tiling(int64_t kernel, int64_t height, int64_t width, int64_t samples, int64_t channels,
+                     int64_t least) {
     Tiling t = {.size = EDGE + 1 - kernel};
     t.down = ceil_div(height, t.size);
     t.across = ceil_div(width, t.size);
     int64_t fit = WINOGRAD_CACHE / (PLANES * channels * t.across), most = ceil_div(t.down * samples, 4);
-    t.rows = larger(1, smaller(larger(fit, ceil_div(LEAST_TILES, t.across)), most));
+    t.rows = larger(1, smaller(larger(fit, ceil_div(least, t.across)), most));
     return t;
 }
 
@@ -185,7 +201,9 @@ INLINE int64_t weight_plane(int64_t inputs, int64_t outputs) { return inputs * w
 /* Forward, and with the turned weight the gradient of the input. weight: (group, 36, inputs * outputs), packed. */
 
 static Tiling winograd_tiling(const winograd_args *w) {
-    return tiling(w->kernel, w->target_h, w->target_w, w->samples, (w->source_c + w->target_c) / w->group);
+    const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
+    return tiling(w->kernel, w->target_h, w->target_w, w->samples, in + out,
+                  PLANES * in * out > WINOGRAD_CACHE ? MORE_TILES : LEAST_TILES);
 }
 
 static Demand winograd_demand(const void *args) {
@@ -238,11 +256,11 @@ static Range winograd_covers(const void *args, int64_t part) {
     return (Range){start, winograd_start(w, &t, stop) - start};
 }
 
-/* winograd_weight: G g G' of a packed weight, (group, tap, inputs * outputs), packed as well; with `turned`, of the taps
-   in reverse order. inputs, outputs: of one group. */
+/* winograd_weight: G g G' of a packed weight, (group, tap, inputs * outputs), packed as well; with `reverse`, of the
+   taps in reverse order. inputs, outputs: of one group. */
 
 #define FIELDS_winograd_weight(A, W, L, C, I, F)                                                               \
-    A(weight) A(planes) I(group) I(kernel) I(inputs) I(outputs) I(turned)
+    A(weight) A(planes) I(group) I(kernel) I(inputs) I(outputs) I(reverse)
 DECLARE(winograd_weight)
 
 static Demand winograd_weight_demand(const void *args) {
@@ -251,12 +269,13 @@ static Demand winograd_weight_demand(const void *args) {
 }
 
 /* Some columns of a panel, of which one tap takes `step` floats; a plane takes `plane`. */
-INLINE void winograd_weight_tile(const float *from, int64_t step, float *to, int64_t plane, const int kernel, int turned) {
+INLINE void winograd_weight_tile(const float *from, int64_t step, float *to, int64_t plane, const int kernel,
+                                 int reverse) {
     vec tile[PLANES];
     UNROLL for (int i = 0; i < kernel; i++)
         UNROLL for (int j = 0; j < kernel; j++) {
             const int tap = i * kernel + j;
-            tile[i * EDGE + j] = load(from + (turned ? kernel * kernel - 1 - tap : tap) * step);
+            tile[i * EDGE + j] = load(from + (reverse ? kernel * kernel - 1 - tap : tap) * step);
         }
     evaluate_tile(tile, kernel);
     UNROLL for (int i = 0; i < PLANES; i++) store(to + i * plane, SCALES[i / EDGE] * SCALES[i % EDGE] * tile[i]);
@@ -273,9 +292,9 @@ static void winograd_weight_run(const void *args, int64_t part, float *work) {
         float *to = w->planes + group * PLANES * plane + column * w->inputs + input * width;
         for (int64_t c = 0; c < width; c += LANES)
             if (w->kernel == 3)
-                winograd_weight_tile(from + c, w->inputs * width, to + c, plane, 3, (int)w->turned);
+                winograd_weight_tile(from + c, w->inputs * width, to + c, plane, 3, (int)w->reverse);
             else
-                winograd_weight_tile(from + c, w->inputs * width, to + c, plane, 5, (int)w->turned);
+                winograd_weight_tile(from + c, w->inputs * width, to + c, plane, 5, (int)w->reverse);
     }
 }
 
@@ -300,7 +319,7 @@ INLINE int64_t slice_channels(int64_t channels, int64_t slices) {
 }
 
 static Tiling dweight_tiling(const winograd_dweight_args *w, int64_t in, int64_t out) {
-    return tiling(w->kernel, w->y_h, w->y_w, ceil_div(w->samples, w->shares), in + out);
+    return tiling(w->kernel, w->y_h, w->y_w, ceil_div(w->samples, w->shares), in + out, LEAST_TILES);
 }
 
 static Demand winograd_dweight_demand(const void *args) {
@@ -369,4 +388,88 @@ static void winograd_dweight_run(const void *args, int64_t part, float *work) {
         collect_weight(sums, in.count, out.count, 3, total, tap, w->y_c);
     else
         collect_weight(sums, in.count, out.count, 5, total, tap, w->y_c);
+}
+
+/* winograd_dx: the gradient of the input as the transpose of forward, which needs as many tiles as that: fewer than the
+   input has, where there is little padding. Tiles overlap and are added, so that a part is some whole samples. weight:
+   (group, 36, outputs * inputs), packed. */
+
+#define FIELDS_winograd_dx(A, W, L, C, I, F)                                                                   \
+    A(dy) A(weight) A(dx) I(samples) I(group) I(x_h) I(x_w) I(x_c) I(y_h) I(y_w) I(y_c) I(kernel) I(offset_h)  \
+    I(offset_w)
+DECLARE(winograd_dx)
+
+/* The tiles of a chunk, which may be more than those of a sample. */
+static Tiling dx_tiling(const winograd_dx_args *w) {
+    return tiling(w->kernel, w->y_h, w->y_w, w->samples, (w->x_c + w->y_c) / w->group, LEAST_TILES);
+}
+
+static int64_t dx_samples(const winograd_dx_args *w, const Tiling *t) { return ceil_div(t->rows, t->down); }
+
+static Demand winograd_dx_demand(const void *args) {
+    const winograd_dx_args *w = args;
+    const Tiling t = dx_tiling(w);
+    const int64_t in = w->x_c / w->group, out = w->y_c / w->group;
+    return (Demand){ceil_div(w->samples, dx_samples(w, &t)),
+                    whole_vectors(out) + PLANES * (plane_floats(&t, in) + plane_floats(&t, out))};
+}
+
+/* Adds B X B' of rows of tiles to the input gradient, whose pixels are written. */
+static void add_tiles(const winograd_dx_args *w, const Images *dx, const Tiling *t, int64_t first, int64_t stop,
+                      const float *planes) {
+    const int64_t plane = plane_floats(t, dx->depth);
+    const float *pixels[PLANES];
+    for (int64_t row = first; row < stop; row++)
+        for (int64_t column = 0; column < t->across; column++, planes += dx->depth) {
+            locate_pixels(dx, row / t->down, row % t->down * t->size + w->offset_h, column * t->size + w->offset_w, EDGE,
+                          NULL, pixels);
+            for (int64_t c = 0; c < dx->depth; c += LANES) {
+                const int64_t n = smaller(LANES, dx->depth - c);
+                vec tile[PLANES];
+                UNROLL for (int i = 0; i < PLANES; i++) tile[i] = load_some(planes + i * plane + c, n);
+                UNROLL for (int j = 0; j < EDGE; j++) winograd_input_back(tile + j, EDGE, tile + j);
+                UNROLL for (int i = 0; i < EDGE; i++) winograd_input_back(tile + i * EDGE, 1, tile + i * EDGE);
+                UNROLL for (int i = 0; i < PLANES; i++) {
+                    float *to = (float *)pixels[i] + c;
+                    if (pixels[i]) store_some(to, load_some(to, n) + tile[i], n);
+                }
+            }
+        }
+}
+
+/* Rows of tiles of one group. */
+static void dx_tiles(const winograd_dx_args *w, int64_t group, const Tiling *t, int64_t first, int64_t stop,
+                     float *work) {
+    const int64_t in = w->x_c / w->group, out = w->y_c / w->group, size = weight_plane(out, in);
+    const int64_t x_plane = plane_floats(t, in), y_plane = plane_floats(t, out);
+    const Images dx = {w->dx + group * in, w->x_h, w->x_w, w->x_c, in};
+    const Images dy = {w->dy + group * out, w->y_h, w->y_w, w->y_c, out};
+    const float *weight = w->weight + group * PLANES * size;
+    float *zeros = work, *x = zeros + whole_vectors(out), *y = x + PLANES * x_plane;
+    clear_floats(zeros, out);
+    if (t->size == 4)
+        transform_gradient(&dy, t, 4, first, stop, zeros, y);
+    else
+        transform_gradient(&dy, t, 2, first, stop, zeros, y);
+    for (int64_t p = 0; p < PLANES; p++)
+        run_rows(y + p * y_plane, out, weight + p * size, x + p * x_plane, in, (stop - first) * t->across, out, in);
+    add_tiles(w, &dx, t, first, stop, x);
+}
+
+static void winograd_dx_run(const void *args, int64_t part, float *work) {
+    const winograd_dx_args *w = args;
+    const Tiling t = dx_tiling(w);
+    const int64_t step = dx_samples(w, &t), from = part * step, to = smaller(from + step, w->samples);
+    const int64_t image = w->x_h * w->x_w * w->x_c;
+    clear_floats(w->dx + from * image, (to - from) * image);
+    for (int64_t group = 0; group < w->group; group++)
+        for (int64_t first = from * t.down; first < to * t.down; first += t.rows)
+            dx_tiles(w, group, &t, first, smaller(first + t.rows, to * t.down), work);
+}
+
+static Range winograd_dx_covers(const void *args, int64_t part) {
+    const winograd_dx_args *w = args;
+    const Tiling t = dx_tiling(w);
+    const int64_t step = dx_samples(w, &t), from = part * step, image = w->x_h * w->x_w * w->x_c;
+    return (Range){from * image, (smaller(from + step, w->samples) - from) * image};
 }
