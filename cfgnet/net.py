@@ -64,6 +64,8 @@ class Net:
         self.backward_steps = together(self._setting(self._adding))
         self._forward, self._backward = backend.k.bound(self.forward_steps), backend.k.bound(self.backward_steps)
         self._backward_adding: list[Call] = []
+        self._seeds = [partial(self.gradients[name].fill, weight) for name, weight in plan.seeds.items()]
+        self._losses = [(weight, _total(self.tensors[name])) for name, weight in plan.graph.loss_weights.items()]
 
     # Arrays.
 
@@ -207,8 +209,12 @@ class Net:
         """
         if add and not self._backward_adding:
             self._backward_adding = self.backend.k.bound(folded(self._adding))
-        for name, weight in (self.plan.seeds if seeds is None else seeds).items():
-            self.gradients[name][...] = weight
+        if seeds is None:
+            for start in self._seeds:
+                start()
+        else:
+            for name, value in seeds.items():
+                self.gradients[name][...] = value
         for call in self._backward_adding if add else self._backward:
             call()
 
@@ -239,8 +245,7 @@ class Net:
     @property
     def loss(self) -> float:
         """The objective at the last forward: the sum of all loss tensors by their weights."""
-        weights = self.plan.graph.loss_weights
-        return sum(weight * float(self.tensors[name].sum()) for name, weight in weights.items())
+        return sum(weight * total() for weight, total in self._losses)
 
     def first_nonfinite(self) -> str | None:
         """Which layer first has nan or infinity in an output, or which input has it; None if none has."""
@@ -254,3 +259,8 @@ class Net:
 
     def _finite(self, name: str) -> bool:
         return bool(self.backend.xp.isfinite(self.tensors[name]).all())
+
+
+def _total(array: Any) -> Callable[[], float]:
+    """Gives the sum of an array as a number; that of a single one, as most losses are, is no more than a read."""
+    return array.item if array.size == 1 else lambda: float(array.sum())

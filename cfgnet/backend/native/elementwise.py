@@ -199,7 +199,7 @@ class Code:
     def call(self, pool: Pool) -> Call:
         """The call that runs the program over the whole space."""
         period = self.period
-        block = max(1, BLOCK // period) * period
+        block = max(1, min(BLOCK, self.space.size) // period) * period
         return pool.call(
             "map",
             code=np.array(self.instructions, np.int32),
