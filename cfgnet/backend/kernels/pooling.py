@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from cfgnet.backend.kernels.base import Array, Base, Call, Shape, in_turn
-from cfgnet.backend.kernels.convolution import channels_last
+from cfgnet.backend.kernels.correlation import channels_last
 from cfgnet.backend.window import Window
 
 

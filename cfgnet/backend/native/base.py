@@ -11,7 +11,7 @@ import numpy as np
 
 from cfgnet.backend.kernels import Kernels
 from cfgnet.backend.kernels.base import Array, Call, ConvAlgo, in_turn
-from cfgnet.backend.kernels.convolution import channels_last
+from cfgnet.backend.kernels.correlation import channels_last
 from cfgnet.backend.native import _native
 from cfgnet.backend.window import Window
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.kernels.convolution import channels_last
+from cfgnet.backend.kernels.correlation import channels_last
 from cfgnet.backend.native.base import NativeBase, in_pixels, window_fields
 from cfgnet.backend.window import Window
 
