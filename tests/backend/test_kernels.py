@@ -89,11 +89,12 @@ def test_arrays_may_lie_in_any_order_and_be_broadcast(order, threads, channel):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("add", [False, True])
-def test_product(threads, add):
+@pytest.mark.parametrize("rows", [1, 90, 300])
+def test_product(rows, threads, add):
     a, b, bias = np.random.default_rng(1).normal(size=(3, 300, 300))
-    out = np.ones((300, 300))
-    Kernels(np, threads).product(a.T, b, out, bias[0], add)()
-    np.testing.assert_allclose(out, a.T @ b + bias[0] + add, rtol=1e-10, atol=1e-10)
+    for out in (np.ones((rows, 300)), np.ones((300, rows)).T):
+        Kernels(np, threads).product(a.T[:rows], b, out, bias[0], add)()
+        np.testing.assert_allclose(out, a.T[:rows] @ b + bias[0] + add, rtol=1e-10, atol=1e-10)
 
 
 def test_equal_parts_of_a_formula_are_computed_once_and_places_are_used_again():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
-from cfgnet.backend.kernels.correlation import Correlation, by_taps, channels_last, padded_part
+from cfgnet.backend.kernels.correlation import Correlation, by_taps, channels_last, clear_around, padded_part
 from cfgnet.backend.kernels.winograd import Winograd
 from cfgnet.backend.window import Window
 
@@ -146,7 +146,7 @@ class _Piece:
         self.seen = self.lower[here]
         whole = self.seen.shape == (n, *span, channels) and self.seen.strides[-1] == self.seen.itemsize
         self.padded = self.seen if whole else self.kernels.temporary(self.thread, 0, (n, *span, channels), dtype)
-        self.inside = self.padded[there]
+        self.there = there
         per, width = channels // self.group, self.upper.shape[-1] // self.group
         rows, inner = n * math.prod(outputs[1:]), math.prod(kernel) * per
         windows = self.windows(per)
@@ -194,9 +194,7 @@ class _Piece:
         """The calls that bring the columns up to date."""
         xp, calls = self.kernels.xp, list[Call]()
         if self.padded is not self.seen:
-            if self.inside.shape != self.padded.shape:
-                calls.append(partial(self.padded.fill, 0))
-            calls.append(partial(xp.copyto, self.inside, self.seen))
+            calls += [*clear_around(self.padded, self.there), partial(xp.copyto, self.padded[self.there], self.seen)]
         return [*calls, *(partial(xp.copyto, *pair) for pair in self.copies)]
 
     def multiply(self, matrix: Array, bias: Array | None) -> list[Call]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from cfgnet.backend.kernels.base import Array
+from cfgnet.backend.kernels.base import Array, Call
 from cfgnet.backend.window import Window
 
 
@@ -38,3 +39,14 @@ def padded_part(source: Array, window: Window, span: tuple[int, ...]) -> tuple[t
         here.append(slice(first, last))
         there.append(slice(first + pad, last + pad))
     return tuple(here), tuple(there)
+
+
+def clear_around(padded: Array, inside: tuple[slice, ...]) -> list[Call]:
+    """The calls that set an array to zero but for what lies inside of given slices along its first axes."""
+    calls, at = list[Call](), list[slice]()
+    for n, part in zip(padded.shape, inside, strict=False):
+        start, stop, _ = part.indices(n)
+        edges = (padded[(*at, slice(0, start))], padded[(*at, slice(stop, n))])
+        calls += [partial(edge.fill, 0) for edge in edges if edge.size]
+        at.append(slice(start, stop))
+    return calls

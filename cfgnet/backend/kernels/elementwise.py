@@ -163,12 +163,8 @@ class Elementwise(Base):
             return [partial(xp.sum, value, axis=axes, keepdims=True, out=total.parts[0][block])]
         whole = total.parts[thread]
         part = whole if total.single else self.temporary(thread, 1001, whole.shape, whole.dtype)
-        columns = math.prod(whole.shape)
-        inner = columns > 1 and value.flags.c_contiguous and part.flags.c_contiguous
-        if axes == tuple(range(len(axes))) and inner and value.dtype.kind == "f":
-            # A product with ones is several times as fast as a sum over the first axes.
-            ones = xp.ones((1, value.size // columns), value.dtype)
-            add = partial(xp.matmul, ones, value.reshape(-1, columns), out=part.reshape(1, columns))
+        if axes == tuple(range(len(axes))) and value.flags.c_contiguous and part.flags.c_contiguous:
+            add = _column_sums(xp, value.reshape(-1, math.prod(whole.shape)), part.reshape(1, -1))
         else:
             add = partial(xp.sum, value, axis=axes, keepdims=True, out=part)
         return [add] if total.single else [add, partial(xp.add, whole, part, whole)]
@@ -270,11 +266,19 @@ def _repeats(count: int, width: int, most: int) -> int:
 
 def _gathered(kernels: Base, sums: Array, step: Step) -> list[Call]:
     """The calls that sum up a matrix along its columns, and give that to where the sum of a step belongs."""
-    xp, out = kernels.xp, step.out.reshape(-1)
+    out = step.out.reshape(1, -1)
     if not step.add:
-        return [partial(xp.sum, sums, axis=0, out=out)]
+        return [_column_sums(kernels.xp, sums, out)]
     total = kernels.temporary(-1, 1004, out.shape, out.dtype)
-    return [partial(xp.sum, sums, axis=0, out=total), partial(xp.add, out, total, out)]
+    return [_column_sums(kernels.xp, sums, total), partial(kernels.xp.add, out, total, out)]
+
+
+def _column_sums(xp: Any, matrix: Array, out: Array) -> Call:
+    """out (1, n) = the sums of the columns of a matrix (m, n)."""
+    if matrix.dtype.kind != "f":
+        return partial(xp.sum, matrix, axis=0, keepdims=True, out=out)
+    # A product with ones is several times as fast as a sum over the first axis, and starts sooner.
+    return partial(xp.matmul, xp.ones((1, matrix.shape[0]), matrix.dtype), matrix, out=out)
 
 
 def _operand(operand: Any, given: Mapping[str, Any], results: list[Array]) -> Any:

@@ -8,22 +8,29 @@ from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
 
 
 class Matrix(Base):
-    """`product`, whose rows are shared out among the threads."""
+    """`product`, which is shared out among the threads."""
+
+    least_multiplications = 1 << 17
+    """What is worth a thread."""
 
     def product(self, a: Array, b: Array, out: Array, bias: Array | None = None, add: bool = False) -> Call:
         """out = a @ b, plus `bias` in each row; with `add` it is added to out. All are matrices, in any order."""
         xp = self.xp
-        inner = a.shape[1]
+        rows, columns = out.shape
+        # BLAS copies what it reads of both matrices first; what every thread reads whole should be the smaller one.
+        by_columns = columns >= 2 * rows
 
-        def share(thread: int, rows: slice) -> Call:
-            part = out[rows]
-            target = self.temporary(thread, 0, part.shape, out.dtype) if add else part
-            calls: list[Call] = [partial(xp.matmul, a[rows], b, out=target)]
+        def share(thread: int, part: slice) -> Call:
+            index = (slice(None), part) if by_columns else (part, slice(None))
+            result = out[index]
+            target = self.temporary(thread, 0, result.shape, out.dtype) if add else result
+            calls: list[Call] = [partial(xp.matmul, a[index[0]], b[:, index[1]], out=target)]
             if add:
-                calls.append(partial(xp.add, part, target, part))
+                calls.append(partial(xp.add, result, target, result))
             if bias is not None:
-                calls.append(partial(xp.add, part, bias, part))
+                calls.append(partial(xp.add, result, bias[index[1]], result))
             return in_turn(calls)
 
-        least = max(1, (1 << 17) // max(1, inner * out.shape[1]))
-        return self.together([share(*each) for each in enumerate(self.shares(out.shape[0], least))])
+        count, other = (columns, rows) if by_columns else (rows, columns)
+        shares = self.shares(count, self.least_multiplications // max(1, a.shape[1] * other))
+        return self.together([share(*each) for each in enumerate(shares)])

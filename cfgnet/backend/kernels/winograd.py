@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
-from cfgnet.backend.kernels.correlation import Correlation, channels_last, padded_part
+from cfgnet.backend.kernels.correlation import Correlation, channels_last, clear_around, padded_part
 from cfgnet.backend.window import Window
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
@@ -160,8 +160,7 @@ class _Tiles:
         padded, calls = array[here], list[Call]()
         if padded.shape[1:3] != span or padded.strides[-1] != padded.itemsize:
             whole = self.kernels.temporary(self.thread, 0, (array.shape[0], *span, channels), self.dtype)
-            calls += [partial(whole.fill, 0)] if padded.shape[1:3] != span else []
-            calls.append(partial(xp.copyto, whole[there], padded))
+            calls += [*clear_around(whole, there), partial(xp.copyto, whole[there], padded)]
             padded = whole
         tiles = self.kernels.temporary(self.thread, 2, (edge, edge, *self.grid, channels), self.dtype)
         values = self.kernels.temporary(self.thread, place, (PLANES, self.count, channels), self.dtype)
