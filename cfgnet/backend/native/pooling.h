@@ -14,38 +14,47 @@ INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t
 }
 
 /* Runs BODY for each window of a sample and each vector of n channels from c on, between BEGIN and END; in it, `seen` is
-   where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. */
-#define EACH_WINDOW(BEGIN, BODY, END)                                                                          \
+   where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. LINE runs before each
+   line y of windows. */
+#define ONE_WINDOW(N, BEGIN, BODY, END)                                                                        \
+    {                                                                                                          \
+        const int64_t n = N;                                                                                   \
+        BEGIN;                                                                                                 \
+        for (int64_t ky = ky0, line = first + c; ky < ky1; ky++, line += down)                                 \
+            for (int64_t kx = kx0, seen = line; kx < kx1; kx++, seen += across) BODY;                          \
+        END;                                                                                                   \
+    }
+#define EACH_WINDOW(LINE, BEGIN, BODY, END)                                                                    \
     const pool_args *p = args;                                                                                 \
     const int64_t from = part * p->x_h * p->x_w * p->channels, to = part * p->y_h * p->y_w * p->channels;      \
-    for (int64_t y = 0; y < p->y_h; y++)                                                                       \
+    const int64_t across = p->dilation_w * p->channels, down = p->dilation_h * p->x_w * p->channels;           \
+    for (int64_t y = 0; y < p->y_h; y++) {                                                                     \
+        LINE;                                                                                                  \
         for (int64_t x = 0; x < p->y_w; x++) {                                                                 \
-            int64_t top = y * p->stride_h - p->pad_h, left = x * p->stride_w - p->pad_w, ky0, kx0;             \
-            int64_t ky1 = taps_inside(top, p->kernel_h, p->dilation_h, p->x_h, &ky0);                          \
-            int64_t kx1 = taps_inside(left, p->kernel_w, p->dilation_w, p->x_w, &kx0);                         \
+            const int64_t top = y * p->stride_h - p->pad_h, left = x * p->stride_w - p->pad_w;                 \
+            int64_t ky0, kx0;                                                                                  \
+            const int64_t ky1 = taps_inside(top, p->kernel_h, p->dilation_h, p->x_h, &ky0);                    \
+            const int64_t kx1 = taps_inside(left, p->kernel_w, p->dilation_w, p->x_w, &kx0);                   \
+            const int64_t first = from + (top * p->x_w + left) * p->channels + ky0 * down + kx0 * across;      \
             for (int64_t c = 0; c < p->channels; c += LANES) {                                                 \
-                const int64_t n = smaller(LANES, p->channels - c);                                             \
                 const int64_t out = to + (y * p->y_w + x) * p->channels + c;                                   \
-                BEGIN;                                                                                         \
-                for (int64_t ky = ky0; ky < ky1; ky++)                                                         \
-                    for (int64_t kx = kx0; kx < kx1; kx++) {                                                   \
-                        int64_t row = top + ky * p->dilation_h, column = left + kx * p->dilation_w;            \
-                        const int64_t seen = from + (row * p->x_w + column) * p->channels + c;                 \
-                        BODY;                                                                                  \
-                    }                                                                                          \
-                END;                                                                                           \
+                if (c + LANES <= p->channels)                                                                  \
+                    ONE_WINDOW(LANES, BEGIN, BODY, END)                                                        \
+                else                                                                                           \
+                    ONE_WINDOW(p->channels - c, BEGIN, BODY, END)                                              \
             }                                                                                                  \
-        }
+        }                                                                                                      \
+    }
 
 /* y = the largest x of each window. */
 static void pool_max_run(const void *args, int64_t part, float *work) {
-    EACH_WINDOW(vec best = splat(-__builtin_inff()), best = vmaximum(best, load_some(p->x + seen, n)),
+    EACH_WINDOW((void)0, vec best = splat(-__builtin_inff()), best = vmaximum(best, load_some(p->x + seen, n)),
                 store_some(p->y + out, best, n))
 }
 
 /* y = the sum of each window, times its factor. */
 static void pool_ave_run(const void *args, int64_t part, float *work) {
-    EACH_WINDOW(vec sum = splat(0), sum += load_some(p->x + seen, n),
+    EACH_WINDOW((void)0, vec sum = splat(0), sum += load_some(p->x + seen, n),
                 store_some(p->y + out, sum * p->factor[y * p->y_w + x], n))
 }
 
@@ -61,23 +70,31 @@ static Range pool_x_covers(const void *args, int64_t part) {
     return (Range){part * size, size};
 }
 
-static void clear_dx(const pool_args *p, int64_t part) {
-    const int64_t size = p->x_h * p->x_w * p->channels;
-    for (int64_t i = 0; i < size; i++) p->dx[part * size + i] = 0;
+/* How many lines of the input the windows up to line y see, or pass over. */
+INLINE int64_t lines_seen(const pool_args *p, int64_t y) {
+    if (y + 1 == p->y_h) return p->x_h;
+    return larger(0, smaller(p->x_h, y * p->stride_h - p->pad_h + (p->kernel_h - 1) * p->dilation_h + 1));
+}
+
+/* Clears the lines of dx that windows of line y are the first to see, while they are about to be added to. */
+INLINE void clear_lines(const pool_args *p, int64_t part, int64_t y) {
+    const int64_t first = y ? lines_seen(p, y - 1) : 0, line = p->x_w * p->channels;
+    clear_floats(p->dx + (part * p->x_h + first) * line, (lines_seen(p, y) - first) * line);
 }
 
 INLINE void add_some(float *to, vec more, int64_t n) { store_some(to, load_some(to, n) + more, n); }
 
 /* dx += dy at the first element of each window that is y. */
 static void pool_max_dx_run(const void *args, int64_t part, float *work) {
-    clear_dx(args, part);
-    EACH_WINDOW(vec best = load_some(p->y + out, n); vec up = load_some(p->dy + out, n),
-                ivec won = load_some(p->x + seen, n) == best; add_some(p->dx + seen, choose(won, up, splat(0)), n);
-                up = choose(won, splat(0), up), (void)0)
+    EACH_WINDOW(clear_lines(p, part, y), const vec best = load_some(p->y + out, n); vec up = load_some(p->dy + out, n), {
+        const ivec won = load_some(p->x + seen, n) == best;
+        add_some(p->dx + seen, choose(won, up, splat(0)), n);
+        up = choose(won, splat(0), up);
+    }, (void)0)
 }
 
 /* dx += dy times its factor, all over each window. */
 static void pool_ave_dx_run(const void *args, int64_t part, float *work) {
-    clear_dx(args, part);
-    EACH_WINDOW(vec up = load_some(p->dy + out, n) * p->factor[y * p->y_w + x], add_some(p->dx + seen, up, n), (void)0)
+    EACH_WINDOW(clear_lines(p, part, y), const vec up = load_some(p->dy + out, n) * p->factor[y * p->y_w + x],
+                add_some(p->dx + seen, up, n), (void)0)
 }
