@@ -62,7 +62,7 @@ class Net:
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
         self._adding = [item for items in backward for item in items]
         self.backward_steps = together(self._setting(self._adding))
-        self._forward, self._backward = backend.k.bound(self.forward_steps), backend.k.bound(self.backward_steps)
+        self._forward, self._backward = backend.k.settled(self.forward_steps, self.backward_steps)
         self._backward_adding: list[Call] = []
         self._seeds = [partial(self.gradients[name].fill, weight) for name, weight in plan.seeds.items()]
         self._losses = [(weight, _total(self.tensors[name])) for name, weight in plan.graph.loss_weights.items()]

@@ -61,7 +61,7 @@ class Timing:
     flops: int
     """Floating-point operations of one forward pass."""
     planned_bytes: int
-    """What the plan and the solver's state take, known before anything is computed."""
+    """What the plan, the solver's state and the kernels' temporary arrays take, known before anything is computed."""
     peak_bytes: int
     """The largest resident memory of the process so far, with Python, its libraries and the data."""
     layers: tuple[LayerTime, ...]
@@ -82,7 +82,6 @@ def time_net(spec: Spec, *, backend: str | None = None, iterations: int | None =
     layers = LayerSteps(net, steps.feed)
     by_layer = repeated(layers.step, iterations, seconds, WARM)
     whole = _ms([sum(step) for step in measured])
-    memory = net.plan.memory
     return Timing(
         name=spec.name,
         backend=chosen.name,
@@ -97,7 +96,7 @@ def time_net(spec: Spec, *, backend: str | None = None, iterations: int | None =
         update_ms=_ms(step.update for step in measured),
         images_per_s=1e3 * batches.batch_size * spec.solver.iter_size / whole,
         flops=net.plan.flops,
-        planned_bytes=memory.total + len(spec.solver.state_names()) * memory.param_gradients,
+        planned_bytes=steps.planned_bytes,
         peak_bytes=peak,
         layers=tuple(layers.times(by_layer)),
     )
@@ -119,6 +118,12 @@ class Steps:
         self.parts = solver.iter_size
         self.updater = Updater(solver, net.params, max_iter)
         self.iteration = 0
+
+    @property
+    def planned_bytes(self) -> int:
+        """What the plan, the solver's state and the kernels' temporary arrays take; known before the first step."""
+        state = sum(int(vector.nbytes) for vector in self.updater.state.values())
+        return self.net.plan.memory.total + state + self.net.backend.k.held_bytes
 
     def feed(self) -> None:
         """Feeds the batch; before every pass, because tensors of the last one may lie where the inputs were."""

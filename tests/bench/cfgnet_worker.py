@@ -33,8 +33,8 @@ class Net:
         assert plan, problems
         self.net = Net(plan, backend, seed=spec.seed)
         self.steps = Steps(self.net, spec.solver, batch, 1 << 30)
-        state = len(spec.solver.state_names()) * plan.memory.param_gradients
-        self.info = {"device": backend.device, "before_bytes": before, "planned_bytes": plan.memory.total + state}
+        planned = self.steps.planned_bytes
+        self.info = {"device": backend.device, "before_bytes": before, "planned_bytes": planned}
 
     def first(self):
         self.steps.feed()

@@ -31,7 +31,7 @@ def test_what_a_step_takes(backend, shell):
     assert min(parts) > 0 and 0 < found["step_ms_min"] <= found["step_ms"]
     assert found["images_per_s"] == pytest.approx(1e3 * 32 / found["step_ms"])
     shown = shell("show", "net.yaml", "--backend", backend, "--json").json
-    assert found["planned_bytes"] == shown["memory"]["total"] and found["flops"] == shown["flops"]
+    assert found["planned_bytes"] >= shown["memory"]["total"] and found["flops"] == shown["flops"]
     assert found["peak_bytes"] > found["planned_bytes"]
     assert not Path("runs").exists()
 

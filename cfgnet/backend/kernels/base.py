@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cfgnet.backend.kernels.memory import zeros
 from cfgnet.backend.threads import Threads
 
 Array = Any
@@ -30,8 +31,13 @@ class Base:
         key = (thread, place, self.xp.dtype(dtype))
         found = self._temporaries.get(key)
         if found is None or found.size < count:
-            found = self._temporaries[key] = self.xp.empty(count, dtype)
+            found = self._temporaries[key] = zeros(self.xp, count, dtype)
         return found[:count].reshape(shape)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of everything that calls share beside the arrays they were handed; known once they are bound."""
+        return sum(int(each.nbytes) for each in self._temporaries.values())
 
     def shares(self, count: int, least: int = 1) -> list[slice]:
         """`count` items in as many equal parts as there are threads, none smaller than `least` but for a single one."""
@@ -47,6 +53,18 @@ class Base:
         """The calls of records, among those of calls that were bound already."""
         calls = [item.bound(self) if isinstance(item, Record) else item for item in items]
         return self.joined([call for call in calls if call is not nothing])
+
+    def settled(self, *steps: Sequence[Record | Call]) -> list[list[Call]]:
+        """The calls of several lists of records, all bound to the same temporary arrays.
+
+        What is bound early may have seen smaller ones than are there in the end, and would keep those alive.
+        """
+        before = self.held_bytes
+        calls = [self.bound(items) for items in steps]
+        if self.held_bytes == before:
+            return calls
+        calls.clear()
+        return [self.bound(items) for items in steps]
 
     def together(self, calls: Sequence[Call]) -> Call:
         """One call that runs `calls`, each on a thread of its own, and returns when all are done."""

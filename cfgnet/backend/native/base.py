@@ -15,9 +15,6 @@ from cfgnet.backend.kernels.correlation import channels_last
 from cfgnet.backend.native import _native
 from cfgnet.backend.window import Window
 
-LINE = 16
-"""The floats of a line of the cache, which is also the longest vector."""
-
 
 class NativeBase(Kernels):
     """The numpy kernels, beside a pool of threads for those in C."""
@@ -25,6 +22,11 @@ class NativeBase(Kernels):
     def __init__(self, pool: _native.Pool, conv_algo: ConvAlgo = "auto"):
         super().__init__(np, pool.threads, conv_algo)
         self.pool = pool
+
+    @property
+    def held_bytes(self) -> int:
+        """As for numpy, with the workspace of the threads in C."""
+        return super().held_bytes + self.pool.work_bytes
 
     def joined(self, calls: Sequence[Call]) -> list[Call]:
         """Calls in C that follow one another become one program, which runs without coming back to Python."""
@@ -89,11 +91,3 @@ def split(axis: int, *arrays: Array) -> tuple[int, int, int] | None:
         return None
     shape, at = [first.shape[i] for i in order], order.index(axis % first.ndim)
     return math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
-
-
-def aligned(shape: tuple[int, ...]) -> Array:
-    """An array of float32, uninitialised, that begins where a line of the cache does."""
-    size = math.prod(shape)
-    room = np.empty(size + LINE, np.float32)
-    first = -room.ctypes.data // 4 % LINE
-    return room[first : first + size].reshape(shape)

@@ -9,9 +9,11 @@ import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
 from cfgnet.backend.kernels.correlation import channels_last
-from cfgnet.backend.native.base import NativeBase, aligned, in_pixels, window_fields
+from cfgnet.backend.native.base import NativeBase, in_pixels, window_fields
 from cfgnet.backend.window import Window
 
+PURPOSES = ("laid", "packed", "planes", "totals", "whole")
+"""What convolutions need room for; all of them use the same, because they run one after another."""
 MOST_TAPS = 128
 """As in convolution.h."""
 PLANES, EDGE = 36, 6
@@ -57,21 +59,33 @@ class NativeConvolution(NativeBase):
         call, totals = compute(x, dy, view.shape, window, group)
         if view.flags.c_contiguous:
             return self._in_turn(call, self._gather(totals, view, add))
-        whole = np.empty(view.shape, np.float32)
+        whole = self._own("whole", view.shape)
         last = partial(np.add, view, whole, view) if add else partial(np.copyto, view, whole)
         return self._in_turn(call, self._gather(totals, whole, add=False), last)
 
     def _packed_weight(self, weight: Array, group: int, turned: bool) -> tuple[Array, list[Call]]:
         """The weight (O, C / group, kernel...) as panels.h packs it, and the calls that bring it up to date."""
-        laid, first = _laid_by_taps(weight)
+        laid, first = self._laid_by_taps(weight)
         outputs, inputs, taps = weight.shape[0], weight.shape[1] * group, math.prod(weight.shape[2:])
         depth, columns = (outputs, inputs) if turned else (inputs, outputs)
-        packed = aligned((taps * depth, self._whole_vectors(columns // group)))
+        packed = self._own("packed", (taps * depth, self._whole_vectors(columns // group)))
         pack = self.pool.call(
             "pack_weight",
             weight=laid, packed=packed, taps=taps, group=group, inputs=inputs, outputs=outputs, turned=int(turned),
         )  # fmt: skip
         return packed, [*first, pack]
+
+    def _laid_by_taps(self, weight: Array) -> tuple[Array, list[Call]]:
+        """The weight as (kernel..., C, O) in one piece, and the calls that copy it there if it lies otherwise."""
+        view = _by_taps(weight)
+        if view.flags.c_contiguous:
+            return view, []
+        laid = self._own("laid", view.shape)
+        return laid, [partial(np.copyto, laid, view)]
+
+    def _own(self, name: str, shape: tuple[int, ...]) -> Array:
+        """A temporary array of float32, for one purpose of those below."""
+        return self.temporary(-1, 100 + PURPOSES.index(name), shape, np.float32)
 
     def _whole_vectors(self, channels: int) -> int:
         return -(-channels // self.pool.lanes) * self.pool.lanes
@@ -96,7 +110,7 @@ class NativeConvolution(NativeBase):
     ) -> tuple[Call, Array]:
         """The call that computes the gradient of a weight in shares, and the shares."""
         parts = min(x.shape[0], self.threads.count)
-        totals = np.empty((parts, *shape), np.float32)
+        totals = self._own("totals", (parts, *shape))
         call = self.pool.call(
             "conv_dweight",
             x=channels_last(x), dy=channels_last(dy), totals=totals, parts=parts, samples=x.shape[0], group=group,
@@ -157,7 +171,7 @@ class NativeConvolution(NativeBase):
         inputs, outputs = weight.shape[1], weight.shape[0] // group
         if turned:
             inputs, outputs = outputs, inputs
-        planes = aligned((group, PLANES, inputs * self._whole_vectors(outputs) + self.pool.lanes))
+        planes = self._own("planes", (group, PLANES, inputs * self._whole_vectors(outputs) + self.pool.lanes))
         call = self.pool.call(
             "winograd_weight",
             weight=packed, planes=planes, group=group, kernel=window.kernel[0], inputs=inputs, outputs=outputs,
@@ -171,7 +185,7 @@ class NativeConvolution(NativeBase):
         """The call that computes the gradient of a weight by tiles in shares, and the shares."""
         slices = [-(-(channels // group) // SLICE) for channels in (x.shape[1], dy.shape[1])]
         shares = min(x.shape[0], -(-self.threads.count // (group * math.prod(slices))))
-        totals = np.empty((shares, *shape), np.float32)
+        totals = self._own("totals", (shares, *shape))
         offset_h, offset_w = (-pad for pad in window.pad)
         call = self.pool.call(
             "winograd_dweight",
@@ -205,12 +219,3 @@ def _taps_fit(weight: Array) -> bool:
 def _by_taps(weight: Array) -> Array:
     """A view (kernel..., C, O) of a weight (O, C, kernel...)."""
     return weight.transpose(*range(2, weight.ndim), 1, 0)
-
-
-def _laid_by_taps(weight: Array) -> tuple[Array, list[Call]]:
-    """The weight as (kernel..., C, O) in one piece, and the calls that copy it there if it lies otherwise."""
-    view = _by_taps(weight)
-    if view.flags.c_contiguous:
-        return view, []
-    laid = np.empty(view.shape, view.dtype)
-    return laid, [partial(np.copyto, laid, view)]

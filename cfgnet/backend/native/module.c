@@ -271,10 +271,12 @@ static PyObject *pool_followed(PoolObject *pool, PyObject *args) {
 }
 
 static PyObject *pool_lanes(PoolObject *pool, void *unused) { return PyLong_FromLong(pool->isa->lanes); }
+static PyObject *pool_held(PoolObject *pool, void *unused) { return PyLong_FromLongLong(pool_work_bytes(pool->pool)); }
 static PyObject *pool_threads(PoolObject *pool, void *unused) { return PyLong_FromLong(pool->threads); }
 
 static PyGetSetDef POOL_PROPERTIES[] = {
     {"lanes", (getter)pool_lanes, NULL, "How many float32 a vector holds.", NULL},
+    {"work_bytes", (getter)pool_held, NULL, "The bytes of the workspace of all threads.", NULL},
     {"threads", (getter)pool_threads, NULL, "How many threads share the parts.", NULL},
     {0},
 };

@@ -132,6 +132,8 @@ int pool_reserve(Pool *pool, int64_t floats) {
     return 0;
 }
 
+int64_t pool_work_bytes(const Pool *pool) { return (int64_t)sizeof(float) * pool->floats * pool->threads; }
+
 Pool *pool_new(int threads) {
     Pool *pool = NULL;
     if (posix_memalign((void **)&pool, LINE, sizeof *pool)) return NULL;

@@ -19,5 +19,7 @@ Pool *pool_new(int threads);
 void pool_free(Pool *pool);
 /* Makes sure that each thread has `floats` of workspace; 0, or -1 without memory. */
 int pool_reserve(Pool *pool, int64_t floats);
+/* The bytes of that workspace, of all threads. */
+int64_t pool_work_bytes(const Pool *pool);
 /* Runs steps one after another, the parts of each side by side. */
 void pool_run(Pool *pool, const Step *steps, int64_t count);
