@@ -23,6 +23,8 @@ class Convolution(Winograd):
 
     column_elements = 1 << 17
     """About how many elements of unfolded input are held at a time by a thread; what fits its cache is fastest."""
+    small_product = 10**6
+    """How many multiplications a product of matrices may have for OpenBLAS to take them as they lie, uncopied."""
     wide_outputs = 64
     """From how many outputs (per group) on a product takes so long that it pays to lay its rows apart."""
 
@@ -111,7 +113,10 @@ class Convolution(Winograd):
         height = window.span(outputs)[0] if overlaid else outputs[0] * window.kernel[0]
         per_sample = height * math.prod(outputs[1:]) * math.prod(window.kernel[1:]) * part.source.shape[1]
         start, stop, _ = rows.indices(count)
-        step = max(1, min(stop - start, self.column_elements // max(1, per_sample)))
+        most = self.column_elements // max(1, per_sample)
+        if overlaid:
+            most = min(most, self.small_product // (math.prod(outputs[1:]) * math.prod(part.weight.shape[1:])))
+        step = max(1, min(stop - start, most))
         for at in range(start, stop, step):
             some = slice(at, min(at + step, stop))
             lower, upper = channels_last(part.source[some]), channels_last(part.target[some])
