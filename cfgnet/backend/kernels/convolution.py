@@ -25,6 +25,8 @@ class Convolution(Winograd):
     """About how many elements of unfolded input are held at a time by a thread; what fits its cache is fastest."""
     small_product = 10**6
     """How many multiplications a product of matrices may have for OpenBLAS to take them as they lie, uncopied."""
+    least_pixels, most_pixels = 64, 256
+    """How many pixels a product for the gradient by the weight goes over, where it is cut into small ones."""
     wide_outputs = 64
     """From how many outputs (per group) on a product takes so long that it pays to lay its rows apart."""
 
@@ -61,13 +63,27 @@ class Convolution(Winograd):
             part = self.temporary(thread, 3, total.shape, total.dtype)
             for piece in self._pieces(Correlation(x, view, dy, window), thread, rows, apart=True):
                 upper, gather = piece.upper_matrix()
+                lower = piece.columns.swapaxes(-1, -2)
                 calls += [*piece.unfold(), *gather]
-                calls.append(partial(xp.matmul, piece.columns.swapaxes(-1, -2), upper, out=part))
+                blocks = self._blocks_of(upper.shape[2], total[0].size)
+                if blocks > 1:
+                    lower = lower.reshape(group, lower.shape[2], blocks, -1).swapaxes(1, 2)
+                    upper = upper.reshape(group, blocks, -1, upper.shape[-1])
+                    several = self.temporary(thread, 4, (group, blocks, *total.shape[2:]), total.dtype)
+                    calls.append(partial(xp.matmul, lower, upper, out=several))
+                    calls.append(partial(xp.sum, several, axis=1, keepdims=True, out=part))
+                else:
+                    calls.append(partial(xp.matmul, lower, upper, out=part))
                 calls.append(partial(xp.add, total, part, total))
             return in_turn(calls)
 
         sums = [partial(xp.add, view, total.reshape(view.shape), view) for total in totals]
         return in_turn([self.together([share(*each, totals[each[0]]) for each in enumerate(shares)]), *sums])
+
+    def _blocks_of(self, count: int, results: int) -> int:
+        """How many parts a product over `count` pixels is cut into, each small enough for OpenBLAS; 1 if none fits."""
+        most = min(self.most_pixels, self.small_product // results)
+        return next((count // n for n in range(most, self.least_pixels - 1, -1) if count % n == 0), 1)
 
     def _correlations(self, parts: Sequence[Correlation], bias: Array | None = None) -> Call:
         """One call that computes all of `parts`, whose targets are as many samples, and adds a bias to them."""
