@@ -262,7 +262,7 @@ def _is_row(array: Array, width: int) -> bool:
 
 
 def _repeats(count: int, width: int, most: int) -> int:
-    """How many of `count` rows are taken as one, so that all are and it has at most `most` elements; 1 for long ones."""
+    """How many of `count` rows are taken as one of at most `most` elements, with none left over; 1 for long ones."""
     return 1 if 4 * width > most else next((n for n in range(most // width, 1, -1) if count % n == 0), 1)
 
 
