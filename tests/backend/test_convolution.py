@@ -89,10 +89,18 @@ def cases(draw):
     return convolved(window, draw(small), draw(st.integers(1, 4)), (draw(small), draw(small)), inputs)
 
 
-@given(cases(), st.integers(1, 3), st.booleans(), st.booleans(), st.sampled_from([1, 300, 1 << 17]), st.booleans())
-def test_convolution_of_any_geometry(case, threads, x_last, y_last, held, apart):
+@given(
+    cases(),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 300, 1 << 17]),
+    st.booleans(),
+    st.sampled_from([1, 64]),
+)
+def test_convolution_of_any_geometry(case, threads, x_last, y_last, held, apart, pixels):
     k = Kernels(np, threads, "direct")
-    k.column_elements = held
+    k.column_elements, k.least_pixels, k.most_pixels = held, pixels, 4 * pixels
     k.wide_outputs = 1 if apart else 64
     assert_computes(k, case, "float64", 1e-12, x_last, y_last)
 

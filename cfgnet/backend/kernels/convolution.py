@@ -23,6 +23,10 @@ class Convolution(Winograd):
 
     column_elements = 1 << 17
     """About how many elements of unfolded input are held at a time by a thread; what fits its cache is fastest."""
+    small_product = 10**6
+    """How many multiplications a product of matrices may have for OpenBLAS to take them as they lie, uncopied."""
+    least_pixels, most_pixels = 64, 256
+    """How many pixels a product for the gradient by the weight goes over, where it is cut into small ones."""
     wide_outputs = 64
     """From how many outputs (per group) on a product takes so long that it pays to lay its rows apart."""
 
@@ -59,8 +63,17 @@ class Convolution(Winograd):
             part = self.temporary(thread, 3, total.shape, total.dtype)
             for piece in self._pieces(Correlation(x, view, dy, window), thread, rows, apart=True):
                 upper, gather = piece.upper_matrix()
+                lower = piece.columns.swapaxes(-1, -2)
                 calls += [*piece.unfold(), *gather]
-                calls.append(partial(xp.matmul, piece.columns.swapaxes(-1, -2), upper, out=part))
+                blocks = self._blocks_of(upper.shape[2], total[0].size)
+                if blocks > 1:
+                    lower = lower.reshape(group, lower.shape[2], blocks, -1).swapaxes(1, 2)
+                    upper = upper.reshape(group, blocks, -1, upper.shape[-1])
+                    several = self.temporary(thread, 4, (group, blocks, *total.shape[2:]), total.dtype)
+                    calls.append(partial(xp.matmul, lower, upper, out=several))
+                    calls.append(partial(xp.sum, several, axis=1, keepdims=True, out=part))
+                else:
+                    calls.append(partial(xp.matmul, lower, upper, out=part))
                 calls.append(partial(xp.add, total, part, total))
             return in_turn(calls)
 
@@ -68,6 +81,11 @@ class Convolution(Winograd):
         if not add:
             sums[0] = partial(xp.copyto, view, totals[0].reshape(view.shape))
         return in_turn([self.together([share(*each, totals[each[0]]) for each in enumerate(shares)]), *sums])
+
+    def _blocks_of(self, count: int, results: int) -> int:
+        """How many parts a product over `count` pixels is cut into, each small enough for OpenBLAS; 1 if none fits."""
+        most = min(self.most_pixels, self.small_product // results)
+        return next((count // n for n in range(most, self.least_pixels - 1, -1) if count % n == 0), 1)
 
     def _correlations(self, parts: Sequence[Correlation], bias: Array | None = None) -> Call:
         """One call that computes all of `parts`, whose targets are as many samples, and adds a bias to them."""
@@ -113,7 +131,10 @@ class Convolution(Winograd):
         height = window.span(outputs)[0] if overlaid else outputs[0] * window.kernel[0]
         per_sample = height * math.prod(outputs[1:]) * math.prod(window.kernel[1:]) * part.source.shape[1]
         start, stop, _ = rows.indices(count)
-        step = max(1, min(stop - start, self.column_elements // max(1, per_sample)))
+        most = self.column_elements // max(1, per_sample)
+        if overlaid:
+            most = min(most, self.small_product // (math.prod(outputs[1:]) * math.prod(part.weight.shape[1:])))
+        step = max(1, min(stop - start, most))
         for at in range(start, stop, step):
             some = slice(at, min(at + step, stop))
             lower, upper = channels_last(part.source[some]), channels_last(part.target[some])

@@ -45,6 +45,11 @@ class Step:
         spanning = (a for a in ([self.out] if self.axes is None else self.operands) if a.shape == self.shape)
         return next(map(order, spanning), tuple(range(len(self.shape))))
 
+    def flat(self) -> Step:
+        """The same over one axis, where all arrays lie in one piece and none is summed."""
+        given = {name: value.reshape(-1) if _is_array(value) else value for name, value in self.given.items()}
+        return Step(self.formula, self.out.reshape(-1), given)
+
     def turned(self, axes: tuple[int, ...]) -> Step:
         """The same with the axes of the space in another order; out keeps one element along summed axes."""
         ndim = len(axes)
@@ -103,8 +108,9 @@ class Elementwise(Base):
         before, after, rows = list[Call](), list[Call](), dict[int, Array]()
         size, width = math.prod(shape), shape[-1]
         count = size // width
-        short = any(step.axes is not None or any(_is_row(a, width) for a in step.operands) for step in steps)
-        repeats = _repeats(count, width, self.row_elements) if short else count
+        if not any(step.axes is not None or any(a.size == width < size for a in step.operands) for step in steps):
+            return [step.flat() for step in steps], [], []
+        repeats = _repeats(count, width, self.row_elements)
 
         def long(array: Array) -> Array:
             if array.size == size:
@@ -260,8 +266,8 @@ def _is_row(array: Array, width: int) -> bool:
 
 
 def _repeats(count: int, width: int, most: int) -> int:
-    """How many of `count` rows are taken as one, so that all of them are and none has more than `most` elements."""
-    return next((n for n in range(most // width, 1, -1) if count % n == 0), 1)
+    """How many of `count` rows are taken as one of at most `most` elements, with none left over; 1 for long ones."""
+    return 1 if 4 * width > most else next((n for n in range(most // width, 1, -1) if count % n == 0), 1)
 
 
 def _gathered(kernels: Base, sums: Array, step: Step) -> list[Call]:

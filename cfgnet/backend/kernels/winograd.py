@@ -29,6 +29,10 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
 EDGE = len(POINTS) + 1
 """The inputs of a tile along one axis."""
 PLANES = EDGE * EDGE
+BLOCK = 512
+"""How many columns a transform multiplies at a time: few enough for BLAS to take them where they lie, uncopied."""
+APART = 32
+"""The elements between planes, without which they would take turns in the same places of a cache."""
 PLANE_OF_BIAS = EDGE + 1
 """The values at (1, 1), which go into every output of the tile once."""
 
@@ -72,10 +76,11 @@ class Winograd(Base):
             calls: list[Call] = []
             for tiles in self._tiles(part.source, part.target, part.window, thread, rows):
                 values, evaluate = tiles.values_of_source(ways)
-                products = self.temporary(thread, 3, (PLANES, tiles.count, outputs), dtype)
-                calls += [*evaluate, partial(xp.matmul, values, weight, out=products)]
+                products = tiles.planes(3, PLANES, outputs)
+                by_tile = products.reshape(PLANES, tiles.count, outputs)
+                calls += [*evaluate, partial(xp.matmul, values, weight, out=by_tile)]
                 if bias is not None:
-                    plane = products[PLANE_OF_BIAS]
+                    plane = by_tile[PLANE_OF_BIAS]
                     calls.append(partial(xp.add, plane, bias, plane))
                 calls += tiles.write_target(products, ways)
             return in_turn(calls)
@@ -162,24 +167,39 @@ class _Tiles:
             whole = self.kernels.temporary(self.thread, 0, (array.shape[0], *span, channels), self.dtype)
             calls += [*clear_around(whole, there), partial(xp.copyto, whole[there], padded)]
             padded = whole
-        tiles = self.kernels.temporary(self.thread, 2, (edge, edge, *self.grid, channels), self.dtype)
-        values = self.kernels.temporary(self.thread, place, (PLANES, self.count, channels), self.dtype)
-        calls.append(partial(xp.copyto, tiles, self._by_tiles(padded, edge)))
-        calls.append(partial(xp.matmul, way, tiles.reshape(edge * edge, -1), out=values.reshape(PLANES, -1)))
-        return values, calls
+        tiles, values = self.planes(2, edge * edge, channels), self.planes(place, PLANES, channels)
+        calls.append(partial(xp.copyto, tiles.reshape(edge, edge, *self.grid, channels), self._by_tiles(padded, edge)))
+        return values.reshape(PLANES, self.count, channels), [*calls, *self._transformed(way, tiles, values)]
 
     def write_target(self, products: Array, ways: _Transforms) -> list[Call]:
-        """The calls that write A' of products (planes, tiles, O) to where it belongs."""
+        """The calls that write A' of products (planes, tiles * O) to where it belongs."""
         xp, size, channels = self.kernels.xp, self.size, self.target.shape[-1]
-        outputs = self.kernels.temporary(self.thread, 2, (size, size, *self.grid, channels), self.dtype)
-        back = partial(xp.matmul, ways.target, products.reshape(PLANES, -1), out=outputs.reshape(size * size, -1))
+        planes = self.planes(2, size * size, channels)
+        outputs = planes.reshape(size, size, *self.grid, channels)
+        back = self._transformed(ways.target, products, planes)
         span = (self.high * size, self.wide * size)
         here = self.target[:, self.first * size : (self.first + self.high) * size]
         if here.shape[1:3] == span:
-            return [back, partial(xp.copyto, self._by_tiles(here, size), outputs)]
+            return [*back, partial(xp.copyto, self._by_tiles(here, size), outputs)]
         whole = self.kernels.temporary(self.thread, 0, (here.shape[0], *span, channels), self.dtype)
         spread = partial(xp.copyto, self._by_tiles(whole, size), outputs)
-        return [back, spread, partial(xp.copyto, here, whole[:, : here.shape[1], : here.shape[2]])]
+        return [*back, spread, partial(xp.copyto, here, whole[:, : here.shape[1], : here.shape[2]])]
+
+    def planes(self, place: int, count: int, channels: int) -> Array:
+        """Room for `count` planes (count, tiles * channels)."""
+        width = self.count * channels
+        return self.kernels.temporary(self.thread, place, (count, width + APART), self.dtype)[:, :width]
+
+    def _transformed(self, way: Array, planes: Array, out: Array) -> list[Call]:
+        """The calls that compute out = way @ planes."""
+        xp, blocks = self.kernels.xp, planes.shape[1] // BLOCK
+        cut, calls = blocks * BLOCK, list[Call]()
+        if cut:
+            given, target = (a[:, :cut].reshape(len(a), blocks, BLOCK).swapaxes(0, 1) for a in (planes, out))
+            calls.append(partial(xp.matmul, way, given, out=target))
+        if cut < planes.shape[1]:
+            calls.append(partial(xp.matmul, way, planes[:, cut:], out=out[:, cut:]))
+        return calls
 
     def _by_tiles(self, array: Array, edge: int) -> Array:
         """A view (edge, edge, n, high, wide, C) of an array (n, height, width, C), in which tiles may overlap."""
