@@ -107,9 +107,10 @@ typedef struct {
     int64_t from_line, first, count, width, per_sample;
 } Stretch;
 
-/* Where the rows of a block read and write: `pixels` pixels from the given one on; rows beyond them repeat the last. */
-static void place_rows(const conv_args *c, const Stretch *s, int64_t pixel, int64_t pixels, int rows, const float **a,
-                       float **out) {
+/* Where the rows of a block read and write: `pixels` pixels from the given one on, and of the target the channels from
+   `channel` on; rows beyond the pixels repeat the last. */
+static void place_rows(const conv_args *c, const Stretch *s, int64_t pixel, int64_t pixels, int64_t channel, int rows,
+                       const float **a, float **out) {
     const Lattice *l = s->lattice;
     const int64_t across = l->x_stride * s->lines->step, out_across = l->x_step * c->target_c;
     int64_t line = s->first + pixel / s->width, column = pixel % s->width;
@@ -118,7 +119,7 @@ static void place_rows(const conv_args *c, const Stretch *s, int64_t pixel, int6
         const int64_t seen = sample * s->lines->span + i * l->y_stride - s->from_line;
         const int64_t y = sample * c->target_h + l->y0 + i * l->y_step, x = l->x0 + column * l->x_step;
         const float *from = s->from + seen * s->lines->pitch * s->lines->step + column * across;
-        float *to = c->target + (y * c->target_w + x) * c->target_c;
+        float *to = c->target + (y * c->target_w + x) * c->target_c + channel;
         for (; r < pixels && column < s->width; r++, column++, from += across, to += out_across) a[r] = from, out[r] = to;
     }
     for (int64_t r = pixels; r < rows; r++) a[r] = a[pixels - 1], out[r] = out[pixels - 1];
@@ -160,8 +161,7 @@ static void convolve(const conv_args *c, Stretch *s, int64_t first, int64_t stop
             b[tap] = c->weight + column * conv_depth(c) + lattice->row[tap] * width;
         for (int64_t pixel = 0; pixel < s->count * s->width; pixel += rows) {
             const int64_t pixels = smaller(rows, s->count * s->width - pixel);
-            place_rows(c, s, pixel, pixels, rows, a, out);
-            for (int r = 0; r < rows; r++) out[r] += column;
+            place_rows(c, s, pixel, pixels, column, rows, a, out);
             RowBlock t = {a, lattice->offset, lattice->taps, lattice->depth, b, width, c->bias ? c->bias + column : NULL,
                           out, pixels, smaller(width, columns - column), 0};
             leave_out(s, pixel, pixels, &t);
