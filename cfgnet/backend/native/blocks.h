@@ -2,8 +2,8 @@
 
    rows: the elements that are summed over lie one after another, as the channels of a pixel do. Each row of the block
    has a pointer of its own (Dukhan 2019, "The indirect convolution algorithm"), so that a convolution needs no unfolded
-   copy: the rows are pixels, and `taps` the elements of the kernel, or its rows. What they are multiplied with is packed
-   in panels.
+   copy: the rows are pixels, and `taps` the elements of the kernel, or its rows, which lie at the same distance from
+   each pixel. What they are multiplied with is packed in panels.
 
    columns: the rows of the block lie one after another, and what is summed over `step` apart: the gradient of a weight,
    where channels are the rows and the sum goes over pixels.
@@ -29,8 +29,9 @@ INLINE int block_vectors(int64_t left) {
 }
 
 typedef struct {
-    const float *const *a; /* a[tap * ROWS(v) + row], all of them readable, those beyond `rows` too */
-    int64_t taps, depth;   /* how many pointers each row has, and how many floats lie at each */
+    const float *const *a; /* ROWS(v) of them, all readable, those beyond `rows` too */
+    const int64_t *taps;   /* how far behind a row each of its taps lies */
+    int64_t count, depth;  /* of the taps; how many floats of each are taken */
     const float *const *b; /* b[tap]: (depth, ldb), in whole vectors */
     int64_t ldb;
     const float *start; /* what the sums start from, one per column, or NULL for zero */
@@ -38,6 +39,9 @@ typedef struct {
     int64_t rows, columns; /* how much of the block is wanted */
     int add;               /* whether to add to what is there */
 } RowBlock;
+
+/* The taps of rows that are in one piece. */
+static const int64_t ONE_TAP[1] = {0};
 
 /* How many elements of the depth are taken at once: with one vector, to read where a row lies takes as long as to
    multiply, so that it is done for several elements. */
@@ -64,13 +68,13 @@ INLINE void rows_block(const RowBlock *t, const int rows, const int v) {
         const vec start = t->start ? load_some(t->start + j * LANES, j == v - 1 ? last : LANES) : splat(0);
         UNROLL for (int r = 0; r < rows; r++) sums[r * v + j] = start;
     }
-    const float *const *a = t->a;
-    for (int64_t tap = 0; tap < t->taps; tap++, a += ROWS(v)) {
+    for (int64_t tap = 0; tap < t->count; tap++) {
         const float *b = t->b[tap];
-        int64_t k = 0;
-        for (; k + STEPS(v) <= t->depth; k += STEPS(v), b += STEPS(v) * t->ldb)
-            add_rows(a, k, b, t->ldb, rows, v, STEPS(v), sums);
-        for (; k < t->depth; k++, b += t->ldb) add_rows(a, k, b, t->ldb, rows, v, 1, sums);
+        int64_t k = t->taps[tap];
+        const int64_t end = k + t->depth;
+        for (; k + STEPS(v) <= end; k += STEPS(v), b += STEPS(v) * t->ldb)
+            add_rows(t->a, k, b, t->ldb, rows, v, STEPS(v), sums);
+        for (; k < end; k++, b += t->ldb) add_rows(t->a, k, b, t->ldb, rows, v, 1, sums);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         if (r >= t->rows) return;

@@ -107,26 +107,26 @@ typedef struct {
     int64_t from_line, first, count, width, per_sample;
 } Stretch;
 
-/* Where the rows of a block read and write: `pixels` pixels from the given one on; rows beyond them repeat the last. */
-static void place_rows(const conv_args *c, const Stretch *s, int64_t pixel, int64_t pixels, int rows, const float **a,
-                       float **out) {
-    const Lattice *lattice = s->lattice;
-    const int64_t step = s->lines->step, line = s->first + pixel / s->width;
-    int64_t sample = line / s->per_sample, i = line % s->per_sample, j = pixel % s->width;
-    for (int r = 0; r < rows; r++) {
-        const int64_t seen = sample * s->lines->span + i * lattice->y_stride - s->from_line;
-        const float *from = s->from + (seen * s->lines->pitch + j * lattice->x_stride) * step;
-        for (int64_t tap = 0; tap < lattice->taps; tap++) a[tap * rows + r] = from + lattice->offset[tap];
-        const int64_t y = lattice->y0 + i * lattice->y_step, x = lattice->x0 + j * lattice->x_step;
-        out[r] = c->target + ((sample * c->target_h + y) * c->target_w + x) * c->target_c;
-        if (r + 1 >= pixels) continue;
-        if (++j == s->width) j = 0, i++;
-        if (i == s->per_sample) i = 0, sample++;
+/* Where the rows of a block read and write: `pixels` pixels from the given one on, and of the target the channels from
+   `channel` on; rows beyond the pixels repeat the last. */
+static void place_rows(const conv_args *c, const Stretch *s, int64_t pixel, int64_t pixels, int64_t channel, int rows,
+                       const float **a, float **out) {
+    const Lattice *l = s->lattice;
+    const int64_t across = l->x_stride * s->lines->step, out_across = l->x_step * c->target_c;
+    int64_t line = s->first + pixel / s->width, column = pixel % s->width;
+    for (int r = 0; r < pixels; line++, column = 0) {
+        const int64_t sample = line / s->per_sample, i = line % s->per_sample;
+        const int64_t seen = sample * s->lines->span + i * l->y_stride - s->from_line;
+        const int64_t y = sample * c->target_h + l->y0 + i * l->y_step, x = l->x0 + column * l->x_step;
+        const float *from = s->from + seen * s->lines->pitch * s->lines->step + column * across;
+        float *to = c->target + (y * c->target_w + x) * c->target_c + channel;
+        for (; r < pixels && column < s->width; r++, column++, from += across, to += out_across) a[r] = from, out[r] = to;
     }
+    for (int64_t r = pixels; r < rows; r++) a[r] = a[pixels - 1], out[r] = out[pixels - 1];
 }
 
 /* Leaves out the taps at the beginning and at the end that see nothing but zeros in some pixels of one sample. */
-static void leave_out(const Stretch *s, int64_t pixel, int64_t pixels, int rows, RowBlock *t) {
+static void leave_out(const Stretch *s, int64_t pixel, int64_t pixels, RowBlock *t) {
     const Lattice *l = s->lattice;
     const int64_t first = s->first + pixel / s->width, last = s->first + (pixel + pixels - 1) / s->width;
     if (first / s->per_sample != last / s->per_sample) return;
@@ -136,9 +136,9 @@ static void leave_out(const Stretch *s, int64_t pixel, int64_t pixels, int rows,
     while (from < to && ZEROS(from)) from++;
     while (from < to && ZEROS(to - 1)) to--;
 #undef ZEROS
-    t->a += from * rows;
+    t->taps += from;
     t->b += from;
-    t->taps = to - from;
+    t->count = to - from;
 }
 
 /* The rows of a packed weight. */
@@ -152,7 +152,7 @@ static void convolve(const conv_args *c, Stretch *s, int64_t first, int64_t stop
     s->width = ceil_div(c->target_w - lattice->x0, lattice->x_step);
     s->first = first / c->target_h * s->per_sample + first % c->target_h / lattice->y_step;
     s->count = stop / c->target_h * s->per_sample + stop % c->target_h / lattice->y_step - s->first;
-    const float *a[MOST_TAPS * MOST_ROWS], *b[MOST_TAPS];
+    const float *a[MOST_ROWS], *b[MOST_TAPS];
     float *out[MOST_ROWS];
     for (int64_t column = 0; column < columns; column += panel_width(column, columns)) {
         const int64_t width = panel_width(column, columns);
@@ -161,11 +161,10 @@ static void convolve(const conv_args *c, Stretch *s, int64_t first, int64_t stop
             b[tap] = c->weight + column * conv_depth(c) + lattice->row[tap] * width;
         for (int64_t pixel = 0; pixel < s->count * s->width; pixel += rows) {
             const int64_t pixels = smaller(rows, s->count * s->width - pixel);
-            place_rows(c, s, pixel, pixels, rows, a, out);
-            for (int r = 0; r < rows; r++) out[r] += column;
-            RowBlock t = {a, lattice->taps, lattice->depth, b, width, c->bias ? c->bias + column : NULL, out, pixels,
-                          smaller(width, columns - column), 0};
-            leave_out(s, pixel, pixels, rows, &t);
+            place_rows(c, s, pixel, pixels, column, rows, a, out);
+            RowBlock t = {a, lattice->offset, lattice->taps, lattice->depth, b, width, c->bias ? c->bias + column : NULL,
+                          out, pixels, smaller(width, columns - column), 0};
+            leave_out(s, pixel, pixels, &t);
             run_rows_block(&t, v);
         }
     }

@@ -54,7 +54,7 @@ static void product_by_rows(const product_args *p, int64_t part, float *panel) {
                 out[r] = p->out + at * p->ldout + column;
             }
             const float *start = p->bias && !k ? p->bias + column : NULL;
-            RowBlock t = {a, 1, depth, b, v * LANES, start, out, smaller(rows, stop - row), columns, p->add || k};
+            RowBlock t = {a, ONE_TAP, 1, depth, b, v * LANES, start, out, smaller(rows, stop - row), columns, p->add || k};
             run_rows_block(&t, v);
         }
     }

@@ -58,7 +58,7 @@ static void run_rows(const float *a, int64_t lda, const float *b, float *out, in
                 from[r] = a + at * lda;
                 to[r] = out + at * ldout + column;
             }
-            RowBlock t = {from, 1, depth, &panel, width, NULL, to, smaller(ROWS(v), rows - row),
+            RowBlock t = {from, ONE_TAP, 1, depth, &panel, width, NULL, to, smaller(ROWS(v), rows - row),
                           smaller(width, columns - column), 0};
             run_rows_block(&t, v);
         }

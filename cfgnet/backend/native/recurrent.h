@@ -100,7 +100,7 @@ static void lstm_block(const lstm_args *p, int64_t step, int64_t n, int64_t coun
             out[r] = sums + (r * GATES + gate) * LANES;
         }
         const float *b = p->packed + unit * GATES * p->hidden + gate * LANES;
-        RowBlock t = {a, 1, p->hidden, &b, GATES * LANES, NULL, out, count, GATES_AT_ONCE * LANES, 0};
+        RowBlock t = {a, ONE_TAP, 1, p->hidden, &b, GATES * LANES, NULL, out, count, GATES_AT_ONCE * LANES, 0};
         run_rows_block(&t, GATES_AT_ONCE);
     }
     for (int64_t r = 0; r < count; r++) lstm_units(p, step, n + r, unit, sums + r * GATES * LANES);
