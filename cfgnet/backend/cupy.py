@@ -13,7 +13,8 @@ INSTALL = "pip install 'cfgnet[gpu12]' for CUDA 12, or 'cfgnet[gpu13]' for CUDA 
 class CupyKernels(Kernels):
     """The kernels on a GPU, which wants few large launches rather than pieces that fit a cache."""
 
-    block_elements = column_elements = pooled_elements = 1 << 26
+    block_elements = column_elements = pooled_elements = most_pixels = small_product = 1 << 26
+    row_elements = wide_outputs = 1
 
 
 def why_not() -> str:
@@ -36,7 +37,7 @@ def make(threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
     return Backend(
         "cupy",
         cupy,
-        CupyKernels(cupy),
+        CupyKernels(cupy, conv_algo="direct"),
         cupy.asnumpy,
         cupy.cuda.Stream.null.synchronize,
         f"GPU, {device['name'].decode()}",

@@ -84,7 +84,7 @@ class Convolution(Winograd):
 
     def _blocks_of(self, count: int, results: int) -> int:
         """How many parts a product over `count` pixels is cut into, each small enough for OpenBLAS; 1 if none fits."""
-        most = min(self.most_pixels, self.small_product // results)
+        most = min(count, self.most_pixels, self.small_product // results)
         return next((count // n for n in range(most, self.least_pixels - 1, -1) if count % n == 0), 1)
 
     def _correlations(self, parts: Sequence[Correlation], bias: Array | None = None) -> Call:
