@@ -213,12 +213,18 @@ static Range conv_covers(const void *args, int64_t part) {
     I(kernel_h) I(kernel_w) I(stride_h) I(stride_w) I(pad_h) I(pad_w) I(dilation_h) I(dilation_w)
 DECLARE(conv_dweight)
 
-enum { CHUNK = 1 << 15 }; /* about how many floats of x and dy are worked on at a time; they stay in a core's cache */
+enum { CHUNK = 1 << 13 }; /* about how many floats of x and dy are worked on at a time; they stay in a core's cache */
 
-/* Into how many chunks of lines a sample is cut. */
+/* The floats of a total. */
+INLINE int64_t dweight_size(const conv_dweight_args *c) {
+    return c->kernel_h * c->kernel_w * (c->x_c / c->group) * c->y_c;
+}
+
+/* Into how many chunks of lines a sample is cut: larger ones where the total is large, as it is read and written with each
+   chunk. */
 static int64_t dweight_chunks(const conv_dweight_args *c) {
     const int64_t per_line = c->y_w * c->y_c + c->stride_h * c->x_w * c->x_c;
-    return smaller(c->y_h, ceil_div(c->y_h * per_line, CHUNK));
+    return smaller(c->y_h, ceil_div(c->y_h * per_line, larger(CHUNK, dweight_size(c) / 3)));
 }
 
 /* The input with the zeros that the taps need. */
@@ -267,7 +273,7 @@ static void dweight_of_lines(const conv_dweight_args *c, const Lines *l, int64_t
 
 static void conv_dweight_run(const void *args, int64_t part, float *work) {
     const conv_dweight_args *c = args;
-    const int64_t in = c->x_c / c->group, out = c->y_c / c->group, size = c->kernel_h * c->kernel_w * in * c->y_c;
+    const int64_t in = c->x_c / c->group, out = c->y_c / c->group, size = dweight_size(c);
     const int64_t chunks = dweight_chunks(c);
     float *total = c->totals + part * size;
     clear_floats(total, size);
