@@ -1,4 +1,5 @@
-/* Direct convolution in two dimensions, over arrays (samples, height, width, channels) and packed weights: forward, the gradient of the input, and that of the weight.
+/* Direct convolution in two dimensions, over arrays (samples, height, width, channels) and packed weights: forward, the
+   gradient of the input, and that of the weight.
 
    Forward and the gradient of the input are one loop: each pixel of the target sums products of some pixels of the
    source, one for each tap, with the weight of that tap. With a stride, the pixels of an input gradient fall into
@@ -34,7 +35,8 @@ static int64_t conv_first_line(const conv_args *c, const Lines *l, int64_t line)
 
 /* How many lines all taps of a line of the target see. */
 static int64_t conv_reach(const conv_args *c, const Lines *l) {
-    return c->turned ? l->top + (c->stride_h - 1 + c->pad_h) / c->stride_h + 1 : (c->kernel_h - 1) * c->dilation_h + 1;
+    if (c->turned) return l->top + (c->stride_h - 1 + c->pad_h) / c->stride_h + 1;
+    return (c->kernel_h - 1) * c->dilation_h + 1;
 }
 
 /* A part: some lines of a sample, in whole strides, or some samples where they are small. */
@@ -120,7 +122,10 @@ static void place_rows(const conv_args *c, const Stretch *s, int64_t pixel, int6
         const int64_t y = sample * c->target_h + l->y0 + i * l->y_step, x = l->x0 + column * l->x_step;
         const float *from = s->from + seen * s->lines->pitch * s->lines->step + column * across;
         float *to = c->target + (y * c->target_w + x) * c->target_c + channel;
-        for (; r < pixels && column < s->width; r++, column++, from += across, to += out_across) a[r] = from, out[r] = to;
+        for (; r < pixels && column < s->width; r++, column++, from += across, to += out_across) {
+            a[r] = from;
+            out[r] = to;
+        }
     }
     for (int64_t r = pixels; r < rows; r++) a[r] = a[pixels - 1], out[r] = out[pixels - 1];
 }
@@ -213,12 +218,19 @@ static Range conv_covers(const void *args, int64_t part) {
     I(kernel_h) I(kernel_w) I(stride_h) I(stride_w) I(pad_h) I(pad_w) I(dilation_h) I(dilation_w)
 DECLARE(conv_dweight)
 
-enum { CHUNK = 1 << 15 }; /* about how many floats of x and dy are worked on at a time; they stay in a core's cache */
+/* About how many floats of x and dy are worked on at a time; they stay in a core's cache. */
+enum { CHUNK = 1 << 13, MOST_CHUNK = 1 << 15 };
 
-/* Into how many chunks of lines a sample is cut. */
+/* The floats of a total. */
+INLINE int64_t dweight_size(const conv_dweight_args *c) {
+    return c->kernel_h * c->kernel_w * (c->x_c / c->group) * c->y_c;
+}
+
+/* Into how many chunks of lines a sample is cut: larger ones where the total is large, as it is read and written with
+   each chunk. */
 static int64_t dweight_chunks(const conv_dweight_args *c) {
     const int64_t per_line = c->y_w * c->y_c + c->stride_h * c->x_w * c->x_c;
-    return smaller(c->y_h, ceil_div(c->y_h * per_line, CHUNK));
+    return smaller(c->y_h, ceil_div(c->y_h * per_line, larger(CHUNK, smaller(MOST_CHUNK, dweight_size(c) / 3))));
 }
 
 /* The input with the zeros that the taps need. */
@@ -267,7 +279,7 @@ static void dweight_of_lines(const conv_dweight_args *c, const Lines *l, int64_t
 
 static void conv_dweight_run(const void *args, int64_t part, float *work) {
     const conv_dweight_args *c = args;
-    const int64_t in = c->x_c / c->group, out = c->y_c / c->group, size = c->kernel_h * c->kernel_w * in * c->y_c;
+    const int64_t in = c->x_c / c->group, out = c->y_c / c->group, size = dweight_size(c);
     const int64_t chunks = dweight_chunks(c);
     float *total = c->totals + part * size;
     clear_floats(total, size);

@@ -12,7 +12,7 @@ typedef struct {
     int64_t height, width, channels;
     int64_t top, left;   /* zeros */
     int64_t span, pitch; /* lines per sample and pixels per line, zeros included */
-    int64_t step;        /* floats from pixel to pixel: the channels that are wanted, or all of them in the image itself */
+    int64_t step;        /* floats from pixel to pixel: the channels that are wanted, or all of the image's */
     int copied;
 } Lines;
 

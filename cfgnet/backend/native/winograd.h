@@ -335,7 +335,8 @@ static Demand winograd_dweight_demand(const void *args) {
 static void dweight_tiles(const winograd_dweight_args *w, const Images *x, const Images *dy, const Tiling *t,
                           int64_t first, int64_t stop, float *sums, float *work) {
     const int64_t in = plane_floats(t, x->depth), out = plane_floats(t, dy->depth), size = x->depth * dy->depth;
-    float *zeros = work, *x_planes = zeros + whole_vectors(larger(x->depth, dy->depth)), *y_planes = x_planes + PLANES * in;
+    float *zeros = work, *x_planes = zeros + whole_vectors(larger(x->depth, dy->depth));
+    float *y_planes = x_planes + PLANES * in;
     clear_floats(zeros, larger(x->depth, dy->depth));
     transform_input(x, t, w->offset_h, w->offset_w, first, stop, zeros, x_planes);
     if (t->size == 4)
