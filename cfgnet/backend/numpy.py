@@ -20,10 +20,10 @@ def why_not() -> str:
 def make(threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
     """The backend over numpy arrays, whose kernels share the work out among `threads`, by default one per processor.
 
-    Then BLAS is set to one thread in this process, because threads of its own beside ours would take turns with them.
+    BLAS is set to one thread in this process, because threads of its own beside ours would take turns with them.
     """
     kernels = Kernels(np, threads, conv_algo)
-    if kernels.threads.count > 1 and not set_threads(1):
+    if not set_threads(1) and kernels.threads.count > 1:
         kernels = Kernels(np, 1, conv_algo)  # a BLAS that cannot be told keeps its threads, and the kernels have none
     count = kernels.threads.count
     device = f"CPU, {blas()}, {count} thread{'s' if count > 1 else ''}"

@@ -35,7 +35,7 @@ def make(threads: int | None = None, conv_algo: ConvAlgo = "auto", isa: str | No
 
     count = threads or Threads().count
     isa = isa or _native.isas()[0]
-    if count > 1 and not set_threads(1):
+    if not set_threads(1) and count > 1:
         count = 1  # a BLAS that cannot be told keeps its threads, and the kernels have none
     kernels = NativeKernels(_native.Pool(count, isa), conv_algo)
     device = f"CPU, {isa} kernels, {count} thread{'s' if count > 1 else ''}"
