@@ -58,14 +58,16 @@ class Net:
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         forward, backward = self.layer_steps()
         together = folded if fold else list[Record | Call]
-        self.forward_steps = together([item for items in forward for item in items])
+        self.forward_steps = together([*(item for items in forward for item in items), *self._totals()])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
         self._adding = [item for items in backward for item in items]
         self.backward_steps = together(self._setting(self._adding))
         self._forward, self._backward = backend.k.settled(self.forward_steps, self.backward_steps)
         self._backward_adding: list[Call] = []
-        self._seeds = [partial(self.gradients[name].fill, weight) for name, weight in plan.seeds.items()]
-        self._losses = [(weight, _total(self.tensors[name])) for name, weight in plan.graph.loss_weights.items()]
+        seeds = Recorder("seeds")
+        for name, weight in plan.seeds.items():
+            seeds.map("weight", self.gradients[name], weight=weight)
+        self._seeds = backend.k.bound(seeds.records)
 
     # Arrays.
 
@@ -92,6 +94,18 @@ class Net:
 
     def _added_flows(self) -> list[Flow]:
         return [flow for step in self.plan.backward for flow in step.all_flows if flow.add]
+
+    def _totals(self) -> list[Record]:
+        """The kernels that sum up losses of more than one number; `_losses` says where all are, and their weights."""
+        recorder = Recorder("objective")
+        self._losses = []
+        for name, weight in self.plan.graph.loss_weights.items():
+            tensor = self.tensors[name]
+            total = tensor if tensor.size == 1 else self._flat(1).reshape(())
+            if total is not tensor:
+                recorder.sum("loss", total, tuple(range(tensor.ndim)), loss=tensor)
+            self._losses.append((weight, total))
+        return recorder.records
 
     # Recording: every name that a layer may ask for, and what it does with that.
 
@@ -245,7 +259,7 @@ class Net:
     @property
     def loss(self) -> float:
         """The objective at the last forward: the sum of all loss tensors by their weights."""
-        return sum(weight * total() for weight, total in self._losses)
+        return float(sum(weight * total.item() for weight, total in self._losses))
 
     def first_nonfinite(self) -> str | None:
         """Which layer first has nan or infinity in an output, or which input has it; None if none has."""
@@ -259,8 +273,3 @@ class Net:
 
     def _finite(self, name: str) -> bool:
         return bool(self.backend.xp.isfinite(self.tensors[name]).all())
-
-
-def _total(array: Any) -> Callable[[], float]:
-    """Gives the sum of an array as a number; that of a single one, as most losses are, is no more than a read."""
-    return array.item if array.size == 1 else lambda: float(array.sum())

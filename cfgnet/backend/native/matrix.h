@@ -16,7 +16,7 @@ enum { GROUP = 16 * PANEL }; /* columns of b that are copied at a time where the
 
 /* Into how many shares the rows are cut: as many as threads share out well, where there are several. */
 INLINE int64_t product_shares(const product_args *p) {
-    const int64_t shares = ceil_div(p->rows, PART_ROWS);
+    const int64_t shares = ceil_div(p->rows, p->a_step == 1 && p->columns >= EVEN * PANEL ? 2 * PART_ROWS : PART_ROWS);
     return shares > 2 ? ceil_div(shares, EVEN) * EVEN : shares;
 }
 
