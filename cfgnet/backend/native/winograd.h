@@ -100,8 +100,9 @@ static Tiling tiling(int64_t kernel, int64_t height, int64_t width, int64_t samp
     Tiling t = {.size = EDGE + 1 - kernel};
     t.down = ceil_div(height, t.size);
     t.across = ceil_div(width, t.size);
-    int64_t fit = WINOGRAD_CACHE / (PLANES * channels * t.across), most = ceil_div(t.down * samples, 4);
-    t.rows = larger(1, smaller(larger(fit, ceil_div(least, t.across)), most));
+    const int64_t fit = WINOGRAD_CACHE / (PLANES * channels * t.across), total = t.down * samples;
+    const int64_t parts = ceil_div(total, larger(1, larger(fit, ceil_div(least, t.across))));
+    t.rows = ceil_div(total, ceil_div(parts, EVEN) * EVEN);
     return t;
 }
 
