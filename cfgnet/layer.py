@@ -19,7 +19,8 @@ The methods of a member:
     forward(k, x, y, ...)
     backward(k, x, dy, dx=None, ...)                          (not differentiable if not defined)
 
-What backward asks for stays alive until then, and nothing else does. Asking for an optional output (`mask?`) saves it.
+What backward asks for stays alive until then, and nothing else does, nor what `shape_only` names: of that, only the
+shape can be relied on. Asking for an optional output (`mask?`) saves it.
 
 A method that asks for `k` and not for `xp` works by kernels alone: it is run once, when a net is made, and the net
 keeps the calls of the kernels. `k.map("dy * (1 - y * y)", dx, y=y, dy=dy)` does for most of them. A method that asks
@@ -231,6 +232,10 @@ class Layer(Part, family="layer type"):
         """The trainable parameters, in the order in which backward asks for their gradients."""
         ports = {p.name for p in (*cls.wiring.inputs, *cls.wiring.outputs)}
         return tuple(n[1:] for n in asks(cls, "backward") if n.startswith("d") and n[1:] not in ports and len(n) > 1)
+
+    def shape_only(self) -> frozenset[str]:
+        """The inputs and outputs of which backward looks at the shape and nothing else; they need not stay alive."""
+        return frozenset()
 
     def weight_in_objective(self) -> float:
         """The weight of the first output in the objective."""

@@ -207,9 +207,10 @@ def _graph_values(graph: Graph) -> dict[str, Any]:
 
 
 def _plan_values(plan: Plan) -> dict[str, Any]:
+    from cfgnet.plan.memory import asked
 
     forward = [
-        {"layer": s.name, "reads": s.node.reads(), "writes": _written(s), "kept": _kept(s), "scratch": dict(s.scratch)}
+        {"layer": s.name, "reads": s.node.reads(), "writes": _written(s), "kept": asked(s), "scratch": dict(s.scratch)}
         for s in plan.nodes
     ]
     backward = [
@@ -222,13 +223,3 @@ def _plan_values(plan: Plan) -> dict[str, Any]:
         for step in plan.backward
     ]
     return {"forward": forward, "seeds": dict(plan.seeds), "backward": backward, "memory": _memory(plan)}
-
-
-def _kept(shaped: Shaped) -> list[str]:
-    """The tensors of a layer that its backward asks for, so that they stay alive until then."""
-    from cfgnet.graph import flat
-    from cfgnet.layer import asks
-
-    wanted = asks(type(shaped.node.layer), "backward")
-    bound = {**shaped.node.inputs, **shaped.node.outputs, **shaped.saved}
-    return flat({port: name for port, name in bound.items() if port in wanted})

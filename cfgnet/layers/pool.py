@@ -101,6 +101,9 @@ class Pooling(Spatial):
         if mask is not None:
             k.pool_max_index(x, y, mask, window)
 
+    def shape_only(self):
+        return frozenset({"x", "y"} if self.pool == "AVE" else ())
+
     def backward(self, k, x, y, dy, dx):
         window = self._window(dx.shape)
         if self.pool == "AVE":

@@ -145,8 +145,9 @@ def plain(name: str) -> str:
 
 
 def asked(shaped: Shaped) -> list[str]:
-    """The tensors that the backward of a layer asks for."""
-    wanted = asks(type(shaped.node.layer), "backward")
+    """The tensors whose values the backward of a layer asks for."""
+    layer = shaped.node.layer
+    wanted = asks(type(layer), "backward").keys() - layer.shape_only()
     bound = {**shaped.node.inputs, **shaped.node.outputs, **shaped.saved}
     return flat({port: value for port, value in bound.items() if port in wanted})
 

@@ -107,9 +107,15 @@ class Rig:
         """Runs backward into the arrays of `gradients`; returns copies of them."""
         for name in self.shaped.scratch:
             self.arrays[name].fill(np.nan)
-        offered = self.offer() | self.upper() | gradients | others
+        garbage = {name: self.garbage(self.arrays[name]) for name in self.layer.shape_only()}
+        offered = self.offer() | garbage | self.upper() | gradients | others
         self.layer.backward(**answer(self.layer, "backward", offered))
         return {name: self.host(value) for name, value in gradients.items()}
+
+    def garbage(self, value):
+        """Arrays of the same shapes, of which nothing else may be relied on."""
+        made = [self.laid_out(self.backend.xp.full(a.shape, np.nan, a.dtype)) for a in leaves(value)]
+        return made if isinstance(value, list) else made[0]
 
     def host(self, value):
         return [self.backend.to_host(a) for a in value] if isinstance(value, list) else self.backend.to_host(value)

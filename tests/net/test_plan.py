@@ -69,7 +69,8 @@ def test_an_output_takes_the_place_of_an_input_that_dies_and_of_no_other():
     places = conv_net(True).plan.places
     for one, other in (("conv1", "norm"), ("scale", "relu1"), ("sum", "relu2")):
         assert places[one] == places[other]
-    assert len({places[name] for name in ("norm", "scale", "conv2", "sum", "lrn")}) == 5
+    assert len({places[name] for name in ("norm", "scale", "sum", "lrn")}) == 4
+    assert places["conv2"] in (places["lrn"], places["lrn.s"])  # the backward of a sum looks at its shape only
 
 
 def test_the_channels_lie_last_between_layers_that_like_it_so():
