@@ -11,7 +11,7 @@
     A(a) A(b) A(bias) A(out) I(rows) I(columns) I(depth) I(a_row) I(a_step) I(b_row) I(b_step) I(ldout) I(add)
 DECLARE(product)
 
-enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 256, COLUMN_DEPTH = 64, PART_ROWS = 96 };
+enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 128, COLUMN_DEPTH = 64, PART_ROWS = 96 };
 enum { GROUP = 16 * PANEL }; /* columns of b that are copied at a time where the columns of a lie in one piece */
 
 /* Into how many shares the rows are cut: as many as threads share out well, where there are several. */
