@@ -17,6 +17,7 @@
 #include "matrix.h"
 #include "pooling.h"
 #include "recurrent.h"
+#include "tiles.h"
 #include "uniform.h"
 #include "winograd.h"
 
