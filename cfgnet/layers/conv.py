@@ -106,9 +106,9 @@ class Convolution(Spatial):
 
     def backward(self, k, x, weight, dy, dx=None, dweight=None, dbias=None):
         window, upper = self._window(x.shape), self._samples(dy)
+        if dbias is not None:  # first, so that it can be part of the pass in which dy is made
+            k.sum("dy", dbias, (0, *range(2, upper.ndim)), add=True, dy=upper)
         if dweight is not None:
             k.conv_dweight(self._samples(x), upper, dweight, window, self.group, add=True)
-        if dbias is not None:
-            k.sum("dy", dbias, (0, *range(2, upper.ndim)), add=True, dy=upper)
         if dx is not None:
             k.conv_dx(upper, weight, self._samples(dx), window, self.group)
