@@ -21,6 +21,9 @@ ConvAlgo = Literal["auto", "direct", "winograd"]
 class Base:
     """The array module, the threads, and temporary arrays that all calls share, because they run one after another."""
 
+    small_product = 10**6
+    """How many multiplications a product of matrices may have for OpenBLAS to take them as they lie, uncopied."""
+
     def __init__(self, xp: Any, threads: int | None = 1, conv_algo: ConvAlgo = "auto"):
         self.xp, self.conv_algo = xp, conv_algo
         self.threads = Threads(threads)
@@ -68,8 +71,9 @@ class Base:
         return [self.bound(items) for items in steps]
 
     def multiplied(self, a: Array, b: Array, out: Array) -> Call:
-        """out = a @ b, of matrices, in one thread; `dot` starts in a third of the time, but wants out in one piece."""
-        return partial(a.dot, b, out) if out.flags.c_contiguous else partial(self.xp.matmul, a, b, out)
+        """out = a @ b, of matrices, in one thread; `dot` starts in a third of the time, but copies what lies apart."""
+        whole = all(each.flags.c_contiguous or each.flags.f_contiguous for each in (a, b))
+        return partial(a.dot, b, out) if whole and out.flags.c_contiguous else partial(self.xp.matmul, a, b, out)
 
     def together(self, calls: Sequence[Call]) -> Call:
         """One call that runs `calls`, each on a thread of its own, and returns when all are done."""
