@@ -22,7 +22,7 @@ SUMS = ["a", "a * b", "(a - c) * (a - c)"]
 class Small(Kernels):
     """Kernels that work on few elements at a time, so that small arrays have many blocks, of several rows."""
 
-    block_elements, row_elements = 40, 24
+    block_elements, share_elements, row_elements = 40, 40, 24
 
 
 def tiers():

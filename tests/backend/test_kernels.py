@@ -119,7 +119,7 @@ by_threads = pytest.mark.parametrize("threads", [1, 3])
 
 
 class Small(Kernels):
-    block_elements = 16
+    block_elements = share_elements = 16
 
 
 def laid_out(array, order):
@@ -314,7 +314,7 @@ def test_threads_end_with_their_owner():
 
 
 def test_a_part_takes_warnings_as_its_caller_does():
-    k, x = Kernels(np, 2), np.full((1 << 17,), 800.0)
+    k, x = Kernels(np, 2), np.full((1 << 20,), 800.0)
     call = k.map("exp(x)", np.empty_like(x), x=x)
     with np.errstate(over="ignore"):
         call()

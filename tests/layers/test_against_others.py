@@ -277,6 +277,20 @@ def test_lstm_goes_through_each_sequence_as_if_it_were_alone(steps, count, stati
         np.testing.assert_allclose(net["c"][0, n], c, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("count", [8, 9, 12])
+def test_an_lstm_that_multiplies_a_few_sequences_at_a_time_has_the_same_gradients(count):
+    fields = {"type": "LSTM", "num_output": 3, "loss_weight": 1.0}
+    found = []
+    for most in (4 * 36, 10**6):  # four sequences by the weight, or all of them
+        backend = get_backend("numpy", 1)
+        backend.k.small_product = most
+        net = net_of(fields, backend=backend, x=numbers(0, 5, count, 4))
+        net.run_backward({"layer": numbers(1, 5, count, 3)})
+        found.append([net["layer"], net.gradients["x"], *(each.grad for each in net.params.values())])
+    for few, whole in zip(*found, strict=True):
+        np.testing.assert_allclose(few, whole, rtol=1e-11, atol=1e-13)
+
+
 def test_the_states_of_an_lstm_handed_on_make_one_of_two_batches():
     x, cont, zero = numbers(0, 6, 2, 4), np.ones((6, 2)), np.zeros((1, 2, 3))
     cont[4, 1] = 0

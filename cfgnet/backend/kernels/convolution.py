@@ -23,8 +23,6 @@ class Convolution(Winograd):
 
     column_elements = 1 << 17
     """About how many elements of unfolded input are held at a time by a thread; what fits its cache is fastest."""
-    small_product = 10**6
-    """How many multiplications a product of matrices may have for OpenBLAS to take them as they lie, uncopied."""
     least_pixels, most_pixels = 64, 256
     """How many pixels a product for the gradient by the weight goes over, where it is cut into small ones."""
     wide_outputs = 64

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 from cfgnet.backend.expression import Instruction, Program, compiled
-from cfgnet.backend.kernels.base import Array, Base, Call, Record, Shape, in_turn
+from cfgnet.backend.kernels.base import Array, Base, Call, Record, Shape, in_turn, quick
 from cfgnet.backend.kernels.memory import order
 
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal"}
+EXTREMES = {"maximum", "minimum"}
+"""The functions that want `out` by name, which takes a little longer; numpy has other plans for a third argument."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,8 @@ class Elementwise(Base):
 
     block_elements = 1 << 15
     """How many elements are worked on at a time; what fits a core's cache is fastest."""
+    share_elements = 1 << 18
+    """How many elements, times the functions computed of each, are worth a thread; to wake one takes that long."""
     row_elements = 1 << 11
     """How long rows are made, at most, where arrays have a few channels."""
 
@@ -88,7 +92,7 @@ class Elementwise(Base):
         """
         steps, before, after = self._in_long_rows([step.turned(steps[0].order) for step in steps])
         shape = steps[0].shape
-        shares = self._shares(shape)
+        shares = self._shares(shape, sum(len(compiled(step.formula).instructions) for step in steps))
         single = len(shares) == 1 and len(list(self._blocks(shape, shares[0]))) == 1
         sums = [_Sum(self, step, len(shares), single) if step.axes is not None else None for step in steps]
         calls = [self._share(steps, sums, *each) for each in enumerate(shares)]
@@ -170,16 +174,16 @@ class Elementwise(Base):
         whole = total.parts[thread]
         part = whole if total.single else self.temporary(thread, 1001, whole.shape, whole.dtype)
         if axes == tuple(range(len(axes))) and value.flags.c_contiguous and part.flags.c_contiguous:
-            add = _column_sums(xp, value.reshape(-1, math.prod(whole.shape)), part.reshape(1, -1))
+            add = _column_sums(self, value.reshape(-1, math.prod(whole.shape)), part.reshape(1, -1))
         else:
             add = partial(xp.sum, value, axis=axes, keepdims=True, out=part)
         return [add] if total.single else [add, partial(xp.add, whole, part, whole)]
 
-    def _shares(self, shape: Shape) -> list[slice]:
+    def _shares(self, shape: Shape, functions: int) -> list[slice]:
         """The rows of an array for each thread; one share where splitting costs more than it gains."""
         if not shape:
             return [slice(None)]
-        return self.shares(shape[0], -(-self.block_elements * shape[0] // max(1, math.prod(shape))))
+        return self.shares(shape[0], -(-self.share_elements * shape[0] // max(1, functions * math.prod(shape))))
 
     def _blocks(self, shape: Shape, rows: slice) -> Iterator[Any]:
         """Indices of pieces of an array, along its first axis, of about `block_elements` each."""
@@ -194,6 +198,8 @@ class Elementwise(Base):
     def _bound(self, program: Program, given: Mapping[str, Any], out: Array, thread: int) -> list[Call]:
         """The calls that compute a program into `out`."""
         results, calls = list[Array](), list[Call]()
+        given = {name: quick(value) for name, value in given.items()}
+        out = quick(out)
         for place, instruction in zip((*program.places, None), program.instructions, strict=True):
             operands = [_operand(o, given, results) for o in instruction.operands]
             target = out if place is None else self._result(instruction, place, operands, out.dtype, thread)
@@ -217,7 +223,11 @@ class Elementwise(Base):
         if function == "sigmoid":  # as (tanh(x / 2) + 1) / 2, which cannot overflow
             first = [partial(xp.multiply, operands[0], 0.5, out), partial(xp.tanh, out, out)]
             return [*first, partial(xp.multiply, out, 0.5, out), partial(xp.add, out, 0.5, out)]
-        return [partial(getattr(xp, function), *operands, out=out)]
+        if out.dtype.kind == "f" and all(o.dtype == out.dtype for o in operands if _is_array(o)):
+            operands = [o if _is_array(o) else xp.asarray(o, out.dtype) for o in operands]  # or each call makes one
+        if function in EXTREMES:
+            return [partial(getattr(xp, function), *operands, out=out)]
+        return [partial(getattr(xp, function), *operands, out)]
 
 
 class _Sum:
@@ -274,17 +284,18 @@ def _gathered(kernels: Base, sums: Array, step: Step) -> list[Call]:
     """The calls that sum up a matrix along its columns, and give that to where the sum of a step belongs."""
     out = step.out.reshape(1, -1)
     if not step.add:
-        return [_column_sums(kernels.xp, sums, out)]
+        return [_column_sums(kernels, sums, out)]
     total = kernels.temporary(-1, 1004, out.shape, out.dtype)
-    return [_column_sums(kernels.xp, sums, total), partial(kernels.xp.add, out, total, out)]
+    return [_column_sums(kernels, sums, total), partial(kernels.xp.add, out, total, out)]
 
 
-def _column_sums(xp: Any, matrix: Array, out: Array) -> Call:
+def _column_sums(kernels: Base, matrix: Array, out: Array) -> Call:
     """out (1, n) = the sums of the columns of a matrix (m, n)."""
+    xp = kernels.xp
     if matrix.dtype.kind != "f":
         return partial(xp.sum, matrix, axis=0, keepdims=True, out=out)
     # A product with ones is several times as fast as a sum over the first axis, and starts sooner.
-    return partial(xp.matmul, xp.ones((1, matrix.shape[0]), matrix.dtype), matrix, out=out)
+    return kernels.multiplied(xp.ones((1, matrix.shape[0]), matrix.dtype), matrix, out)
 
 
 def _operand(operand: Any, given: Mapping[str, Any], results: list[Array]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
+from cfgnet.backend.kernels.base import Array, Base, Call, in_turn, quick
 
 
 class Matrix(Base):
@@ -24,11 +24,11 @@ class Matrix(Base):
             index = (slice(None), part) if by_columns else (part, slice(None))
             result = out[index]
             target = self.temporary(thread, 0, result.shape, out.dtype) if add else result
-            calls: list[Call] = [partial(xp.matmul, a[index[0]], b[:, index[1]], out=target)]
+            calls: list[Call] = [self.multiplied(a[index[0]], b[:, index[1]], target)]
             if add:
                 calls.append(partial(xp.add, result, target, result))
             if bias is not None:
-                calls.append(partial(xp.add, result, bias[index[1]], result))
+                calls.append(partial(xp.add, result, quick(bias[index[1]]), result))
             return in_turn(calls)
 
         count, other = (columns, rows) if by_columns else (rows, columns)

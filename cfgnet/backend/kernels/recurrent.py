@@ -16,6 +16,9 @@ from typing import Any
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
 
+LEAST_ROWS = 4
+"""With fewer rows in a product, reading the weight takes longer than multiplying with it."""
+
 
 class Recurrent(Base):
     """`lstm` and its gradient `lstm_dz`: what goes on from step to step; products over all steps are `product`'s."""
@@ -115,7 +118,7 @@ class _Sequences:
     """
 
     def __init__(self, kernels: Base, thread: int, gates: Array, cells: Array, keep: Array | None):
-        self.xp, self.gates, self.cells, self.keep = kernels.xp, gates, cells, keep
+        self.kernels, self.xp, self.gates, self.cells, self.keep = kernels, kernels.xp, gates, cells, keep
         wide, narrow = gates.shape[1:], cells.shape[1:]
         self.product, self.slope = (kernels.temporary(thread, place, wide, gates.dtype) for place in (0, 1))
         self.room, self.tanh_c, self.dh, self.dc = (
@@ -142,7 +145,7 @@ class _Sequences:
         """gates = gate(gates + h @ weight)."""
         xp, z = self.xp, self.gates[t]
         return [
-            partial(xp.matmul, h, weight, out=self.product),
+            _by_few_rows(self.kernels, h, weight, self.product),
             partial(xp.add, z, self.product, z),
             partial(xp.multiply, z, self.scale, z),
             partial(xp.tanh, z, z),
@@ -196,11 +199,21 @@ class _Sequences:
     def state_back(self, t: int, dz: Array, weight: Array) -> list[Call]:
         """dh = cont * (dz @ weight) and dc = cont * dc * f: the gradients of h and c of the step before."""
         dh, dc = self.dh, self.dc
-        calls = [
-            partial(self.xp.matmul, dz, weight, out=dh),
+        calls: list[Call] = [
+            _by_few_rows(self.kernels, dz, weight, dh),
             partial(self.xp.multiply, dc, quarters(self.gates[t])[1], dc),
         ]
         return [*calls, *self.keep_state(t, dh, dh), *self.keep_state(t, dc, dc)]
+
+
+def _by_few_rows(kernels: Base, a: Array, b: Array, out: Array) -> Call:
+    """The call that computes out = a @ b, a few rows at a time where that makes products small: they are faster."""
+    rows = len(a)
+    small = (n for n in range(rows, LEAST_ROWS - 1, -1) if rows % n == 0 and n * b.size <= kernels.small_product)
+    few = next(small, rows)
+    if few == rows:
+        return kernels.multiplied(a, b, out)
+    return partial(kernels.xp.matmul, a.reshape(-1, few, a.shape[1]), b, out=out.reshape(-1, few, b.shape[1]))
 
 
 def quarters(array: Array) -> list[Array]:
