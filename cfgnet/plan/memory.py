@@ -164,7 +164,8 @@ def placed(lives: Mapping[str, Life], reuse: bool) -> tuple[dict[str, Place], in
     """The place of each array, and the bytes of all of them together.
 
     The largest array is placed first, each at the lowest offset where nothing that is alive at the same time lies
-    (greedy by size: Pisarchyk and Lee 2020).
+    (greedy by size: Pisarchyk and Lee 2020). An array keeps its place for one call longer than it is read, so that the
+    next call may go on with parts of a result while others are still computed from it.
     """
     import numpy as np
 
@@ -177,10 +178,10 @@ def placed(lives: Mapping[str, Life], reuse: bool) -> tuple[dict[str, Place], in
         at = end
         if reuse:
             start, stop, born, dies = table[:count].T
-            beside = (born <= life.dies) & (dies >= life.born)
+            beside = (born <= life.dies + 1) & (dies >= life.born)
             order = np.argsort(start[beside], kind="stable")
             at = _gap(start[beside][order], stop[beside][order], life.bytes)
-        table[count] = at, at + -(-life.bytes // ALIGN) * ALIGN, life.born, life.dies
+        table[count] = at, at + -(-life.bytes // ALIGN) * ALIGN, life.born, life.dies + 1
         places[life.name] = Place(int(at), life.bytes)
         end = max(end, int(table[count, 1]))
     return {name: places[life.root.name] for name, life in lives.items()}, end
