@@ -57,17 +57,13 @@ class Net:
         self.workspace = self._flat(max((self._scratch_size(shaped) for shaped in plan.nodes), default=0))
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         forward, backward = self.layer_steps()
-        together = folded if fold else list[Record | Call]
-        self.forward_steps = together([*(item for items in forward for item in items), *self._totals()])
+        self._together = folded if fold else list[Record | Call]
+        self.forward_steps = self._together([*(item for items in forward for item in items), *self._totals()])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
-        self._adding = [item for items in backward for item in items]
-        self.backward_steps = together(self._setting(self._adding))
+        self._backward_items = [item for items in backward for item in items]
+        self.backward_steps = self._backward_pass(add=False, seeded=False)
         self._forward, self._backward = backend.k.settled(self.forward_steps, self.backward_steps)
-        self._backward_adding: list[Call] = []
-        seeds = Recorder("seeds")
-        for name, weight in plan.seeds.items():
-            seeds.map("weight", self.gradients[name], weight=weight)
-        self._seeds = backend.k.bound(seeds.records)
+        self._other_passes: dict[tuple[bool, bool], list[Call]] = {}
 
     # Arrays.
 
@@ -116,7 +112,7 @@ class Net:
             self._recorded(shaped.node.layer, "forward", offer)
             for shaped, offer in zip(self.plan.nodes, offers, strict=True)
         ]
-        return forward, [self._backward_items(step, offers[step.node]) for step in self.plan.backward]
+        return forward, [self._step_items(step, offers[step.node]) for step in self.plan.backward]
 
     def _offer(self, shaped: Shaped) -> dict[str, Any]:
         """Everything that the methods of one layer may ask for, except gradients of its inputs."""
@@ -156,7 +152,7 @@ class Net:
             return [*recorder.records]
         return [partial(getattr(layer, method), **answer(layer, method, {**offer, "k": Immediate(self.backend.k)}))]
 
-    def _backward_items(self, step: Backward, offer: dict[str, Any]) -> list[Record | Call]:
+    def _step_items(self, step: Backward, offer: dict[str, Any]) -> list[Record | Call]:
         shaped = self.plan.nodes[step.node]
         offer, after = dict(offer), Recorder(f"{shaped.name} backward")
         for port, flow in step.flows.items():
@@ -168,6 +164,14 @@ class Net:
         for name in step.params:
             offer["d" + name] = self.params[shaped.params[name]].grad
         return [*self._recorded(shaped.node.layer, "backward", offer), *after.records]
+
+    def _backward_pass(self, *, add: bool, seeded: bool) -> list[Record | Call]:
+        """A backward pass that adds to the gradients of parameters or sets them, from seeds that are there or not."""
+        seeds = Recorder("seeds")
+        for name, weight in ({} if seeded else self.plan.seeds).items():
+            seeds.map("weight", self.gradients[name], weight=weight)
+        items = [*seeds.records, *self._backward_items]
+        return self._together(items if add else self._setting(items))
 
     def _setting(self, items: list[Record | Call]) -> list[Record | Call]:
         """The same backward pass for gradients of parameters that were not cleared before it."""
@@ -221,15 +225,15 @@ class Net:
 
         `seeds` gives the gradients of the tensors in `plan.seeds`, instead of their weights in the objective.
         """
-        if add and not self._backward_adding:
-            self._backward_adding = self.backend.k.bound(folded(self._adding))
-        if seeds is None:
-            for start in self._seeds:
-                start()
-        else:
-            for name, value in seeds.items():
-                self.gradients[name][...] = value
-        for call in self._backward_adding if add else self._backward:
+        calls = self._backward
+        if add or seeds is not None:
+            key = (add, seeds is not None)
+            if key not in self._other_passes:
+                self._other_passes[key] = self.backend.k.bound(self._backward_pass(add=add, seeded=key[1]))
+            calls = self._other_passes[key]
+        for name, value in (seeds or {}).items():
+            self.gradients[name][...] = value
+        for call in calls:
             call()
 
     def forward(self, **inputs: Any) -> dict[str, Any]:

@@ -17,6 +17,10 @@ BOUNDS = {"float32": 1e-4, "float64": 1e-10}
 FACTOR = 4
 """How many times the worst error of the plain step is allowed: a deep net with ReLU turns one rounding into many."""
 
+LEAST = 1e-3
+"""How small a norm counts, beside the largest of the same kind: the gradient of a bias before BatchNorm is zero but for
+rounding, of which no fraction means anything."""
+
 Arrays = Mapping[str, Mapping[str, Any]]
 """What can be read after a step: arrays by kind (result, gradient, parameter) and name."""
 
@@ -28,7 +32,7 @@ class Difference:
     kind: str
     name: str
     error: float
-    """The norm of the difference, relative to that of the array in float64."""
+    """The norm of the difference, relative to that of the array in float64 (or to a little of the largest one)."""
     plain_error: float
 
 
@@ -65,8 +69,9 @@ def prove(spec: Spec, *, phase: Phase = "train", backend: str | None = None) -> 
     if spec.dtype == "float32":
         double = spec.model_copy(update={"dtype": "float64"})
         _, exact = _step(double, phase, get_backend("numpy", spec.threads), planned=False, start=start)
+    least = {kind: LEAST * max(map(_norm, arrays.values()), default=0.0) for kind, arrays in exact.items()}
     differences = tuple(
-        Difference(kind, name, _error(planned[kind][name], array), _error(plain[kind][name], array))
+        Difference(kind, name, *(_error(found[kind][name], array, least[kind]) for found in (planned, plain)))
         for kind, name, array in _each(exact)
     )
     noise = max(each.plain_error for each in differences)
@@ -99,12 +104,17 @@ def _each(arrays: Arrays) -> Iterator[tuple[str, str, Any]]:
     return ((kind, name, array) for kind, named in arrays.items() for name, array in named.items())
 
 
-def _error(ours: Any, theirs: Any) -> float:
-    """The norm of the difference, relative to that of `theirs`."""
+def _error(ours: Any, theirs: Any, least: float) -> float:
+    """The norm of the difference, relative to that of `theirs`, or to `least` where that is more."""
     import numpy as np
 
     if np.array_equal(ours, theirs, equal_nan=True):
         return 0.0
-    difference = np.linalg.norm(np.subtract(ours, theirs, dtype="float64").ravel())
-    scale = np.linalg.norm(np.asarray(theirs, "float64").ravel())
-    return float(difference / scale) if scale else float("inf")
+    scale = max(_norm(theirs), least)
+    return _norm(np.subtract(ours, theirs, dtype="float64")) / scale if scale else float("inf")
+
+
+def _norm(array: Any) -> float:
+    import numpy as np
+
+    return float(np.linalg.norm(np.asarray(array, "float64").ravel()))
