@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cfgnet import rundir, snapshot
-from cfgnet.backend import Backend, why_not
+from cfgnet.backend import Backend, tried, why_not
 from cfgnet.data import Prefetch
 from cfgnet.errors import CfgnetError, InterruptedRunError, NotFiniteError, Problem, SpecError
 from cfgnet.evaluate import Evaluator, best_metric
@@ -166,7 +166,7 @@ def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Sessio
     backend = spec.make_backend(backend_name)
     prepared, net = trained_net(spec, backend)
     reporter.note(f"backend: {backend.name} ({backend.device})")
-    if backend.name == "numpy" and (backend_name or spec.backend) == "auto" and spec.dtype == "float32":
+    if backend.name == "numpy" and (backend_name or spec.backend) == "auto" and "native" in tried(spec.dtype):
         reporter.note(f"slower than it could be: the backend 'native' cannot be used: {why_not('native')}")
     evaluator = Evaluator(spec, prepared, backend, net.params) if "test" in prepared.plans else None
     metric = best_metric(spec, prepared.plans["test"]) if evaluator else None

@@ -55,18 +55,16 @@ def get_backend(
     if name not in NAMES:
         raise BackendError(f"unknown backend {name!r}; known: {', '.join(NAMES)}")
     if name == "auto":
-        name = next(each for each in ("cupy", "native", "numpy") if not passed_over(each, dtype))
+        name = next(each for each in tried(dtype) if not why_not(each))
     elif reason := why_not(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
     made: Backend = _module(name).make(threads, conv_algo)
     return made
 
 
-def passed_over(name: str, dtype: str) -> str:
-    """Why `auto` does not take the backend called `name` for a kind of number; empty if it could."""
-    if name == "native" and dtype != "float32":
-        return "its kernels are for float32"
-    return why_not(name)
+def tried(dtype: str) -> tuple[str, ...]:
+    """The backends that `auto` tries in turn for a kind of number; the kernels in C are for float32 only."""
+    return ("cupy", "native", "numpy") if dtype == "float32" else ("cupy", "numpy")
 
 
 def why_not(name: str) -> str:

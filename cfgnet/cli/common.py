@@ -9,12 +9,15 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cfgnet.backend import NAMES
 from cfgnet.errors import CfgnetError, ContractError
+
+if TYPE_CHECKING:
+    from cfgnet.spec import Phase, Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +37,17 @@ def backend_option(function: F) -> F:
     """The option --backend."""
     text = "What computes; by default what the configuration says."
     return click.option("--backend", type=click.Choice(NAMES), help=text)(function)
+
+
+def phase_option(function: F) -> F:
+    """The option --phase."""
+    text = "Which net; by default the one that is trained."
+    return click.option("--phase", type=click.Choice(["train", "test"]), help=text)(function)
+
+
+def phase_of(spec: Spec, phase: Phase | None) -> Phase:
+    """The phase that --phase names; by default that of training, if there is data for it."""
+    return phase or ("test" if spec.data.test and not spec.data.train else "train")
 
 
 def json_option(function: F) -> F:

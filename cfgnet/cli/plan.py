@@ -12,6 +12,8 @@ from cfgnet.cli.common import (
     common_options,
     config_argument,
     json_option,
+    phase_of,
+    phase_option,
     print_json,
     set_option,
     table,
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.command("plan")
 @config_argument
-@click.option("--phase", type=click.Choice(["train", "test"]), help="Which net; by default the one that is trained.")
+@phase_option
 @click.option("--explain", is_flag=True, help="Say why each thing was decided, and why others were not.")
 @click.option("--prove", "proves", is_flag=True, help="Run a step as planned and plainly, and compare all arrays.")
 @set_option
@@ -58,7 +60,7 @@ def command(
     from cfgnet.prove import prove
 
     spec = load(config, sets)
-    chosen: Phase = phase or ("test" if spec.data.test and not spec.data.train else "train")
+    chosen = phase_of(spec, phase)
     made = spec.make_backend(backend)
     net = Net(prepare(spec, made, [chosen], reuse=True).plans[chosen], made, seed=spec.seed)
     proof = prove(spec, phase=chosen, backend=backend) if proves else None

@@ -13,6 +13,8 @@ from cfgnet.cli.common import (
     config_argument,
     human,
     json_option,
+    phase_of,
+    phase_option,
     print_json,
     set_option,
     table,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     type=click.Choice(["spec", "graph", "plan"]),
     help="Show the resolved configuration, the graph, or every call of the plan, instead of the table of layers.",
 )
-@click.option("--phase", type=click.Choice(["train", "test"]), help="Which net; by default the one that is trained.")
+@phase_option
 @set_option
 @backend_option
 @json_option
@@ -53,7 +55,7 @@ def command(
     if stage == "spec":
         print_json(spec.settings()) if as_json else click.echo(spec.to_yaml(), nl=False)
         return
-    plan = _plan(spec, phase or ("test" if spec.data.test and not spec.data.train else "train"), backend)
+    plan = _plan(spec, phase_of(spec, phase), backend)
     if stage == "graph":
         print_json(_graph_values(plan.graph)) if as_json else click.echo(graph_text(plan.graph))
     elif stage == "plan":

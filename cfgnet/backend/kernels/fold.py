@@ -6,7 +6,6 @@ steps one after another if no step touches an element that another step of the c
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,14 +14,12 @@ from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.kernels.memory import address, order, overlap, same_place
 
-MOST_STEPS = 24
-"""The longest chain; there is nothing to gain from a longer one."""
-
-
 PRODUCES = {"conv": 3, "conv_dx": 2, "pool_max": 1, "pool_ave": 1, "pool_max_dx": 3, "pool_ave_dx": 1}
 """The kernels whose result a chain may go on with, part by part, and which argument that is."""
-
-
+ADDS = {"product": 2, "sum": 1, "conv_dweight": 2}
+"""The kernels that add to an array if they are told to, and which argument that is."""
+MOST_STEPS = 24
+"""The longest chain; there is nothing to gain from a longer one."""
 MOST_BETWEEN = 4
 """How many kernels may stand between a kernel and the chain that goes on with its result."""
 
@@ -43,14 +40,10 @@ def _chained(items: Sequence[Record | Call]) -> list[Record | Call]:
             result.append(_joined(chain))
             chain = []
         if isinstance(item, Record) and step:
-            chain.append((_with(item, apart), step))
+            chain.append((replace(item, apart=apart), step))
         else:
             result.append(item)
     return [*result, _joined(chain)] if chain else result
-
-
-ADDS = {"product": 2, "sum": 1, "conv_dweight": 2}
-"""The kernels that add to an array if they are told to, and which argument that is."""
 
 
 def overwriting(items: Sequence[Record | Call], totals: Sequence[Array]) -> tuple[list[Record | Call], list[Array]]:
@@ -70,7 +63,7 @@ def overwriting(items: Sequence[Record | Call], totals: Sequence[Array]) -> tupl
             del left[address(array)]
             if isinstance(item, Record) and array is target and array.size == total.size:
                 settings = {name: value for name, value in item.settings.items() if name != "add"}
-                item = Record(item.owner, item.kernel, item.args, settings)
+                item = replace(item, settings=settings)
             else:
                 cleared.append(total)
         result.append(item)
@@ -172,10 +165,6 @@ def _cannot_follow(record: Record, steps: Sequence[Step]) -> str:
     return ""
 
 
-def _with(record: Record, apart: str) -> Record:
-    return replace(record, apart=apart)
-
-
 def _joined(chain: Sequence[tuple[Record, Step]]) -> Record:
     first = chain[0][0]
     if len(chain) == 1:
@@ -218,8 +207,3 @@ def _meet(earlier: Step, one: object, later: Step, other: object) -> bool:
     """Whether two arrays that overlap are the same elements, each met in the same block by both steps."""
     spans = one.shape == earlier.shape and other.shape == later.shape  # type: ignore[attr-defined]
     return spans and same_place(one, other)
-
-
-def owners(record: Record) -> list[str]:
-    """Whose work a record does, each once and in order."""
-    return [name for name, _ in itertools.groupby((record.owner, *record.folded))]

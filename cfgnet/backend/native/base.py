@@ -12,6 +12,7 @@ import numpy as np
 from cfgnet.backend.kernels import Kernels
 from cfgnet.backend.kernels.base import Array, Call, ConvAlgo, in_turn
 from cfgnet.backend.kernels.correlation import channels_last
+from cfgnet.backend.kernels.memory import order
 from cfgnet.backend.native import _native
 from cfgnet.backend.window import Window
 
@@ -86,8 +87,8 @@ def window_fields(window: Window) -> dict[str, int]:
 def split(axis: int, *arrays: Array) -> tuple[int, int, int] | None:
     """How many elements lie before, on and behind an axis in memory; None unless all arrays lie alike, without gaps."""
     first = arrays[0]
-    order = sorted(range(first.ndim), key=lambda i: -abs(first.strides[i]))
-    if not first.size or not plain(*(array.transpose(order) for array in arrays)):
+    axes = order(first)
+    if not first.size or not plain(*(array.transpose(axes) for array in arrays)):
         return None
-    shape, at = [first.shape[i] for i in order], order.index(axis % first.ndim)
+    shape, at = [first.shape[i] for i in axes], axes.index(axis % first.ndim)
     return math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :])
