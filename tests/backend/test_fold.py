@@ -1,5 +1,9 @@
 """Folding: whatever is recorded computes the same in chains as one kernel after the other."""
 
+import gc
+import weakref
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,8 +12,8 @@ from hypothesis import strategies as st
 import cfgnet
 from cfgnet.backend import get_backend, native, why_not
 from cfgnet.backend.kernels import Kernels, Record, Recorder
-from cfgnet.backend.kernels.fold import folded
-from cfgnet.backend.kernels.memory import extent, overlap, same_place
+from cfgnet.backend.kernels.fold import folded, overwriting
+from cfgnet.backend.kernels.memory import extent, overlap, same_place, zeros
 from cfgnet.backend.window import Window
 from cfgnet.net import Net
 
@@ -214,3 +218,48 @@ def test_memory():
     assert overlap(x[0], x[:, 1]) and not overlap(x[0], x[1]) and not overlap(x[:0], x)
     assert same_place(x, x.reshape(6, 4).reshape(2, 3, 4)) and not same_place(x[0], x[1])
     assert not same_place(x[:, :2], x[:, 1:])
+
+
+def test_small_kernels_between_run_before_only_where_that_changes_nothing():
+    window = Window((3, 3), (1, 1), (1, 1), (1, 1))
+    for touched, together in (("nothing", True), ("result", False), ("source", False)):
+        x, y, small, flat = np.zeros((1, 4, 2, 2)), np.zeros((1, 4, 2, 2)), np.ones(4), np.ones(4)
+        recorder = Recorder("test")
+        recorder.pool_max(x, y, window)
+        given = {"nothing": flat, "result": y.reshape(-1)[:4], "source": flat}[touched]
+        recorder.map("s + 1", x.reshape(-1)[:4] if touched == "source" else small, s=given)
+        recorder.map("y * s", y, y=y, s=small.reshape(4, 1, 1))
+        records = folded(recorder.records)
+        assert (kernels(records) == ["map", "followed"]) is together, touched
+
+
+def test_the_first_kernel_that_adds_to_a_total_sets_it_unless_something_else_comes_first():
+    def method(dweight):
+        """Stands for the backward of a layer that computes with arrays itself."""
+
+    a, totals = np.ones((2, 3)), [np.ones(3), np.ones(3), np.ones(3), np.ones(3)]
+    recorder = Recorder("test")
+    for total in (totals[0], totals[0], totals[1], totals[2]):
+        recorder.sum("a", total, (0,), add=True, a=a)
+    recorder.map("t", a[0], t=totals[2])
+    first, second, third, fourth, last = recorder.records
+    items, left = overwriting([first, second, partial(method, dweight=totals[1]), third, last, fourth], totals)
+    assert [item.settings.get("add", False) for item in items if isinstance(item, Record)][:3] == [False, True, True]
+    assert items[-1].settings["add"] and [id(total) for total in left] == [id(total) for total in totals[1:]]
+
+
+def test_calls_that_were_bound_before_a_larger_one_do_not_keep_a_smaller_temporary_array(monkeypatch):
+    made = []
+
+    def watched(*given):
+        array = zeros(*given)
+        made.append(weakref.ref(array.base))
+        return array
+
+    monkeypatch.setattr("cfgnet.backend.kernels.base.zeros", watched)
+    k, recorder = Kernels(np, 1), Recorder("test")
+    for n in (2, 50):
+        recorder.product(np.ones((n, n)), np.ones((n, n)), np.ones((n, n)), add=True)
+    calls = k.settled(recorder.records[:1], recorder.records[1:])
+    gc.collect()
+    assert len(calls) == 2 and len(made) > 1 and sum(each() is not None for each in made) == 1

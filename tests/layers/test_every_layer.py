@@ -79,6 +79,14 @@ def test_backward_overwrites_input_gradients_adds_to_those_of_parameters_and_tou
     same({name: rig.host(rig.arrays[name]) for name in names}, before)
 
 
+@over(cases(lambda cls, case: bool(case.layer(cls).shape_only())))
+def test_backward_looks_at_no_more_than_the_shape_of_what_it_names_so(cls, case):
+    rig = Rig(cls, case)  # whose backward hands garbage in their place
+    rig.forward()
+    real = {name: rig.arrays[name] for name in rig.layer.shape_only()}
+    same(rig.backward(rig.wanted()), rig.backward(rig.wanted(), **real))
+
+
 @differentiable
 def test_a_gradient_that_nobody_needs_can_be_left_out(cls, case):
     rig = Rig(cls, case)
