@@ -11,7 +11,7 @@
     A(a) A(b) A(bias) A(out) I(rows) I(columns) I(depth) I(a_row) I(a_step) I(b_row) I(b_step) I(ldout) I(add)
 DECLARE(product)
 
-enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 128, COLUMN_DEPTH = 64, PART_ROWS = 96 };
+enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 128, COLUMN_DEPTH = 64, PART_ROWS = 128 };
 enum { GROUP = 16 * PANEL }; /* columns of b that are copied at a time where the columns of a lie in one piece */
 
 /* Into how many shares the rows are cut: as many as threads share out well, where there are several. */
@@ -20,25 +20,27 @@ INLINE int64_t product_shares(const product_args *p) {
     return shares > 2 ? ceil_div(shares, EVEN) * EVEN : shares;
 }
 
-static Demand product_demand(const void *args) {
-    const product_args *p = args;
-    const int64_t shares = product_shares(p);
-    return p->a_step == 1 ? (Demand){shares * ceil_div(p->columns, PANEL), PANEL * PANEL_DEPTH}
-                          : (Demand){shares, (whole_vectors(PART_ROWS) + GROUP) * COLUMN_DEPTH};
+/* Into how many pieces the columns are cut: into panels, or where the columns of a lie in one piece only as far as there
+   are too few rows for all threads, because each piece copies the rows of a. */
+INLINE int64_t product_pieces(const product_args *p) {
+    if (p->a_step == 1) return ceil_div(p->columns, PANEL);
+    return product_shares(p) > 1 ? 1 : ceil_div(smaller(EVEN * 2 * PANEL, p->columns), 2 * PANEL);
 }
 
-typedef struct {
-    int64_t first, count;
-} Share;
+static Demand product_demand(const void *args) {
+    const product_args *p = args;
+    const int64_t work = p->a_step == 1 ? PANEL * PANEL_DEPTH : (whole_vectors(PART_ROWS) + GROUP) * COLUMN_DEPTH;
+    return (Demand){product_shares(p) * product_pieces(p), work};
+}
 
-INLINE Share product_rows(const product_args *p, int64_t share) {
+INLINE Range product_rows(const product_args *p, int64_t share) {
     const int64_t shares = product_shares(p), first = p->rows * share / shares;
-    return (Share){first, p->rows * (share + 1) / shares - first};
+    return (Range){first, p->rows * (share + 1) / shares - first};
 }
 
 static void product_by_rows(const product_args *p, int64_t part, float *panel) {
-    const int64_t panels = ceil_div(p->columns, PANEL), column = part % panels * PANEL;
-    const Share own = product_rows(p, part / panels);
+    const int64_t panels = product_pieces(p), column = part % panels * PANEL;
+    const Range own = product_rows(p, part / panels);
     const int64_t first = own.first, stop = first + own.count;
     const int64_t columns = smaller(PANEL, p->columns - column);
     const int v = (int)ceil_div(columns, LANES), rows = ROWS(v);
@@ -61,17 +63,17 @@ static void product_by_rows(const product_args *p, int64_t part, float *panel) {
 }
 
 /* What a product with a bias is added to. */
-static void product_begin(const product_args *p, int64_t first, int64_t rows) {
-    for (int64_t r = first; r < first + rows; r++)
-        for (int64_t n = 0; n < p->columns; n++)
+static void product_begin(const product_args *p, Range own, Range columns) {
+    for (int64_t r = own.first; r < own.first + own.count; r++)
+        for (int64_t n = columns.first; n < columns.first + columns.count; n++)
             p->out[r * p->ldout + n] = (p->add ? p->out[r * p->ldout + n] : 0) + p->bias[n];
 }
 
-/* Some of the depth, from k on, in the rows of a part and GROUP columns: b is copied together by panels, one behind the
+/* Some of the depth, from k on, in the rows of a part and at most GROUP columns: b is copied together by panels, one behind the
    other, and few rows at a time are written along all of them. */
-static void product_rows_of_columns(const product_args *p, Share own, int64_t column, int64_t k, const float *a,
-                                    int64_t step, float *b) {
-    const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k), stop = smaller(column + GROUP, p->columns);
+static void product_rows_of_columns(const product_args *p, Range own, int64_t column, int64_t stop, int64_t k,
+                                    const float *a, int64_t step, float *b) {
+    const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k);
     for (int64_t at = column; at < stop; at += PANEL)
         pack(p->b + k * p->b_row + at * p->b_step, p->b_row, p->b_step, depth, smaller(PANEL, stop - at), PANEL,
              b + (at - column) * depth);
@@ -88,15 +90,18 @@ static void product_rows_of_columns(const product_args *p, Share own, int64_t co
 }
 
 static void product_by_columns(const product_args *p, int64_t part, float *work) {
-    const Share own = product_rows(p, part);
+    const int64_t pieces = product_pieces(p), vectors = ceil_div(p->columns, LANES), piece = part % pieces;
+    const Range own = product_rows(p, part / pieces);
+    const int64_t first = vectors * piece / pieces * LANES;
+    const int64_t last = smaller(vectors * (piece + 1) / pieces * LANES, p->columns);
     const int64_t step = whole_vectors(own.count);
     float *a = work, *b = work + step * COLUMN_DEPTH;
-    if (p->bias) product_begin(p, own.first, own.count);
+    if (p->bias) product_begin(p, own, (Range){first, last - first});
     for (int64_t k = 0; k < p->depth; k += COLUMN_DEPTH) {
         const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k);
         pack(p->a + own.first + k * p->a_step, p->a_step, 1, depth, own.count, step, a);
-        for (int64_t column = 0; column < p->columns; column += GROUP)
-            product_rows_of_columns(p, own, column, k, a, step, b);
+        for (int64_t column = first; column < last; column += GROUP)
+            product_rows_of_columns(p, own, column, smaller(column + GROUP, last), k, a, step, b);
     }
 }
 

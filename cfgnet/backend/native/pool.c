@@ -5,9 +5,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* How often an idle thread looks for work before it goes to sleep: some tens of microseconds, about the time between
-   two calls of a step. Longer would take the core from whoever else runs on the machine. */
-enum { SPINS = 4000, LINE = 64 };
+/* How often an idle thread looks for work before it goes to sleep: a few hundred microseconds at most, because what
+   Python does between two calls takes less, and to wake a thread may take a fifth of that. Longer would take the core
+   from whoever else runs on the machine. */
+enum { SPINS = 20000, LINE = 64 };
 
 struct Pool {
     int threads, running;

@@ -139,9 +139,9 @@ static void winograd_weight_run(const void *args, int64_t part, float *work) {
 DECLARE(winograd_dweight)
 
 /* The channels of a slice, one of `slices` of a group with `channels`. */
-INLINE Share channel_slice(int64_t channels, int64_t slices, int64_t slice) {
+INLINE Range channel_slice(int64_t channels, int64_t slices, int64_t slice) {
     const int64_t vectors = ceil_div(channels, LANES), first = vectors * slice / slices * LANES;
-    return (Share){first, smaller(channels, vectors * (slice + 1) / slices * LANES) - first};
+    return (Range){first, smaller(channels, vectors * (slice + 1) / slices * LANES) - first};
 }
 
 /* The most channels that a slice has. */
@@ -205,8 +205,8 @@ static void winograd_dweight_run(const void *args, int64_t part, float *work) {
     const int64_t all_in = w->x_c / w->group, all_out = w->y_c / w->group;
     const Tiling most = dweight_tiling(w, slice_channels(all_in, w->x_slices), slice_channels(all_out, w->y_slices));
     const int64_t share = part % w->shares, slice = part / w->shares, group = slice / (w->x_slices * w->y_slices);
-    const Share in = channel_slice(all_in, w->x_slices, slice / w->y_slices % w->x_slices);
-    const Share out = channel_slice(all_out, w->y_slices, slice % w->y_slices);
+    const Range in = channel_slice(all_in, w->x_slices, slice / w->y_slices % w->x_slices);
+    const Range out = channel_slice(all_out, w->y_slices, slice % w->y_slices);
     const Images x = {w->x + group * all_in + in.first, w->x_h, w->x_w, w->x_c, in.count};
     const Images dy = {w->dy + group * all_out + out.first, w->y_h, w->y_w, w->y_c, out.count};
     float *sums = work, *rest = sums + PLANES * whole_vectors(in.count * out.count);
