@@ -10,6 +10,7 @@ from typing import Literal
 from cfgnet.errors import Locate, Path, Problem, ShapeError
 from cfgnet.explain import did_you_mean, listed
 from cfgnet.layer import Kind, Layer, Port, Shape
+from cfgnet.rules import Phase, State
 
 Bound = Mapping[str, str | tuple[str, ...]]
 
@@ -55,7 +56,7 @@ def flat(bound: Bound) -> list[str]:
 class Graph:
     """The layers of one phase in an order in which every tensor is written before it is read."""
 
-    phase: Literal["train", "test"]
+    phase: Phase
     inputs: Mapping[str, TensorType]
     """The tensors that come from outside."""
     nodes: tuple[Node, ...]
@@ -88,12 +89,13 @@ class Graph:
 
 def build(
     layers: Sequence[Layer],
-    phase: Literal["train", "test"],
+    phase: Phase,
     inputs: Mapping[str, TensorType] | None,
     locate: Locate | None = None,
+    state: State | None = None,
 ) -> tuple[Graph, list[Problem]]:
-    """The graph of one phase, and what is wrong with the wiring; `inputs` is None where the data cannot be known."""
-    builder = _Builder(layers, phase, inputs, locate or Locate())
+    """The graph of one phase and state, and what is wrong with the wiring; `inputs` is None where nobody knows them."""
+    builder = _Builder(layers, phase, inputs, locate or Locate(), state or State())
     return builder.build(), builder.problems
 
 
@@ -101,16 +103,18 @@ class _Builder:
     def __init__(
         self,
         layers: Sequence[Layer],
-        phase: Literal["train", "test"],
+        phase: Phase,
         inputs: Mapping[str, TensorType] | None,
         locate: Locate,
+        state: State,
     ):
-        self.phase: Literal["train", "test"] = phase
+        self.phase: Phase = phase
         self.inputs, self.locate = inputs, locate
-        self.layers = [(i, layer) for i, layer in enumerate(layers) if layer.phase in (None, phase)]
+        self.layers = [(i, layer) for i, layer in enumerate(layers) if layer.there(phase, state)]
         self.elsewhere = {
-            name for layer in layers if layer.phase not in (None, phase) for name in self.outputs_of(layer)
+            name: layer for layer in layers if not layer.there(phase, state) for name in self.outputs_of(layer)
         }
+        """What layers write that are not part of this net."""
         self.problems: list[Problem] = []
         self.made: dict[str, tuple[int, Layer]] = {}
         """Every tensor that a layer writes, with the position and the layer."""
@@ -228,8 +232,10 @@ class _Builder:
         if "," in name:
             hint = f"a list stands in brackets: [{name}]"
         if name in self.elsewhere:
-            only = "test" if self.phase == "train" else "train"
+            only = self.elsewhere[name].phase
             hint = f"it is there in the {only} phase only, and {layer.name} in the {self.phase} phase, too"
+            if only in (None, self.phase):
+                hint = f"include or exclude of {self.elsewhere[name].name} leaves it out in this phase and state"
         elif name in ("data_p", "sim"):
             hint = "pairs: true in the data makes it"
         elif owner:

@@ -36,11 +36,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from cfgnet.errors import ContractError, ShapeError
 from cfgnet.init import Filler
 from cfgnet.part import Config, Names, Part
+from cfgnet.rules import Phase, Rules, State
 
 Shape = tuple[int, ...]
 Kind = Literal["float", "int"]
@@ -182,8 +183,12 @@ class Layer(Part, family="layer type"):
     """Tensors that go in; by default the last output, and for a port such as `label` the data tensor of that name."""
     outputs: Names | None = None
     """Tensors that come out; by default the layer's name."""
-    phase: Literal["train", "test"] | None = None
+    phase: Phase | None = None
     """The phase in which the layer is there; by default both."""
+    include: Rules = []
+    """Rules such as {stage: deploy, min_level: 1}, of which one must hold for the layer to be there."""
+    exclude: Rules = []
+    """Rules of which none may hold for the layer to be there; give these or `include`, not both."""
     loss_weight: float | None = None
     """Weight of the first output in the objective; by default 1 for a loss and 0 for all others."""
     param: dict[str, ParamSpec] = {}
@@ -232,6 +237,17 @@ class Layer(Part, family="layer type"):
         """The trainable parameters, in the order in which backward asks for their gradients."""
         ports = {p.name for p in (*cls.wiring.inputs, *cls.wiring.outputs)}
         return tuple(n[1:] for n in asks(cls, "backward") if n.startswith("d") and n[1:] not in ports and len(n) > 1)
+
+    @model_validator(mode="after")
+    def _include_or_exclude(self) -> Layer:
+        if self.include and self.exclude:
+            raise ValueError("give include or exclude, not both")
+        return self
+
+    def there(self, phase: Phase, state: State) -> bool:
+        """Whether the layer is part of the net in a phase and state."""
+        included = not self.include or any(rule.holds(phase, state) for rule in self.include)
+        return self.phase in (None, phase) and included and not any(rule.holds(phase, state) for rule in self.exclude)
 
     def shape_only(self) -> frozenset[str]:
         """The inputs and outputs of which backward looks at the shape and nothing else; they need not stay alive."""

@@ -16,7 +16,8 @@ from cfgnet.params import Parameter, Parameters
 from cfgnet.plan import Backward, Flow, Place, Plan, Shaped
 from cfgnet.plan.memory import gradient
 from cfgnet.prepare import prepare
-from cfgnet.spec import Phase, Spec
+from cfgnet.rules import Phase
+from cfgnet.spec import Spec
 
 Call = Callable[[], Any]
 INT = "int32"

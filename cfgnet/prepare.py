@@ -19,7 +19,8 @@ from cfgnet.graph import TensorType, build
 from cfgnet.layer import Layer, text
 from cfgnet.plan import Plan, make_plan
 from cfgnet.plan.shapes import chain, infer
-from cfgnet.spec import PHASES, Draft, Phase, Spec, parse
+from cfgnet.rules import Phase, State
+from cfgnet.spec import PHASES, Draft, Spec, parse
 
 
 def load(path: str | FilePath, sets: Iterable[str] = ()) -> Spec:
@@ -36,7 +37,7 @@ def understood(draft: Draft) -> Spec:
     """The draft's Spec; SpecError if it has problems, with those of wiring and shapes beside those of the text."""
     if draft.spec:
         return draft.spec
-    _, more = _prepared(draft.layers, draft.sources, 1, get_backend("numpy"), "float32", draft.locate)
+    _, more = _prepared(draft.layers, draft.sources, draft.state, 1, get_backend("numpy"), "float32", draft.locate)
     raise SpecError(draft.problems + more).located(draft.locate)
 
 
@@ -58,7 +59,7 @@ def prepare(
     """
     sources = {phase: source for phase in phases if (source := getattr(spec.data, phase))}
     backend = backend or spec.make_backend()
-    prepared, problems = _prepared(spec.layers, sources, spec.seed, backend, spec.dtype, spec.place, reuse)
+    prepared, problems = _prepared(spec.layers, sources, spec.state, spec.seed, backend, spec.dtype, spec.place, reuse)
     if not sources:
         wanted = " or ".join(f"data.{phase}" for phase in phases)
         problems.append(
@@ -72,6 +73,7 @@ def prepare(
 def _prepared(
     layers: Sequence[Layer],
     sources: Mapping[Phase, Source | None],
+    state: State,
     seed: int,
     backend: Backend,
     dtype: str,
@@ -89,7 +91,7 @@ def _prepared(
                 inputs = {name: TensorType(*what) for name, what in batches.tensors.items()}
         except DataError as error:
             problems.append(_data_problem(error, phase, source))
-        graph, found = build(layers, phase, inputs, locate)
+        graph, found = build(layers, phase, inputs, locate, state)
         if found:  # such a graph cannot be planned, but most of its shapes are known
             found += infer(graph, backend.k, locate)[3]
         else:
@@ -148,7 +150,7 @@ def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, back
     """The plan of a phase for another batch size than the configured one, such as the rest of a test set."""
     tensors = prepared.batches[phase].tensors
     inputs = {name: TensorType((batch_size, *shape[1:]), kind) for name, (shape, kind) in tensors.items()}
-    return plan_layers(spec.layers, phase, inputs, backend, spec.dtype, spec.place)
+    return plan_layers(spec.layers, phase, inputs, backend, spec.dtype, spec.place, state=spec.state)
 
 
 def plan_layers(
@@ -159,10 +161,11 @@ def plan_layers(
     dtype: str = "float32",
     locate: Locate | None = None,
     wrt: Iterable[str] = (),
+    state: State | None = None,
 ) -> Plan:
     """The plan of some layers over inputs of given types; SpecError with everything that is wrong."""
     locate = locate or Locate()
-    graph, problems = build(layers, phase, inputs, locate)
+    graph, problems = build(layers, phase, inputs, locate, state)
     plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, wrt=tuple(wrt)) if not problems else (None, [])
     if plan is None:
         raise SpecError(problems + found).located(locate)

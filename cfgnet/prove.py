@@ -9,7 +9,8 @@ from typing import Any
 from cfgnet.backend import Backend, get_backend
 from cfgnet.net import Net
 from cfgnet.prepare import prepare
-from cfgnet.spec import Phase, Spec
+from cfgnet.rules import Phase
+from cfgnet.spec import Spec
 from cfgnet.update import Updater
 
 BOUNDS = {"float32": 1e-4, "float64": 1e-10}

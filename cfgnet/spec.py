@@ -6,7 +6,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar, Literal
 
@@ -23,9 +23,9 @@ from cfgnet.explain import problems as explained
 from cfgnet.layer import Layer
 from cfgnet.part import Config, Part
 from cfgnet.policy import Policy
+from cfgnet.rules import Phase, State
 from cfgnet.solver import SGD, Solver
 
-Phase = Literal["train", "test"]
 PHASES: tuple[Phase, ...] = ("train", "test")
 
 
@@ -87,6 +87,8 @@ class Spec(Config):
     """Where the samples come from."""
     layers: list[Layer] = Field(min_length=1)
     """The layers; the order in which they run follows from who reads what."""
+    state: State = State()
+    """What `include` and `exclude` of the layers are asked about, beside the phase."""
     solver: Solver = SGD()
     """How the parameters follow their gradients."""
     train: Train = Train()
@@ -148,6 +150,7 @@ class Draft:
     """The source of each phase that has one; None for one that could not be understood."""
     problems: list[Problem]
     locate: Locate
+    state: State = field(default_factory=State)
 
 
 def named(layers: list[Any]) -> list[Any]:
@@ -183,9 +186,9 @@ def parse(document: yamlio.Document, sets: Iterable[str] = ()) -> Draft:
     except ValidationError as error:
         problems += [refined(p, document) for p in explained(error) if not _known(p.path, document.unusable)]
         layers, sources = salvaged_layers(document.value), salvaged_sources(document.value)
-        return Draft(None, layers, sources, problems, document.locate)
+        return Draft(None, layers, sources, problems, document.locate, salvaged_state(document.value))
     sources = {phase: source for phase in PHASES if (source := getattr(spec.data, phase))}
-    return Draft(None if problems else spec, spec.layers, sources, problems, document.locate)
+    return Draft(None if problems else spec, spec.layers, sources, problems, document.locate, spec.state)
 
 
 def _known(path: Path, unusable: set[Path]) -> bool:
@@ -249,6 +252,14 @@ def _salvaged_source(item: Any) -> Source | None:
         return Source.model_validate({**{key: v for key, v in item.items() if key not in wrong}, "batch_size": 1})
     except ValidationError:
         return None
+
+
+def salvaged_state(value: dict[str, Any]) -> State:
+    """The state of a configuration with mistakes; the default where it is one of them."""
+    try:
+        return State.model_validate(value.get("state", {}))
+    except ValidationError:
+        return State()
 
 
 _EXAMPLES = {

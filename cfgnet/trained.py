@@ -17,7 +17,8 @@ from cfgnet.layer import Layer, Shape
 from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.prepare import Prepared, load, plan_layers, prepare
-from cfgnet.spec import Phase, Spec
+from cfgnet.rules import Phase
+from cfgnet.spec import Spec
 
 if TYPE_CHECKING:
     import numpy as np

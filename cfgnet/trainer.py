@@ -23,9 +23,10 @@ from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan.text import plan_text
 from cfgnet.prepare import Prepared, load, plan_for, prepare
+from cfgnet.rules import Phase
 from cfgnet.rundir import RunDir
 from cfgnet.snapshot import Snapshot
-from cfgnet.spec import PHASES, Phase, Spec
+from cfgnet.spec import PHASES, Spec
 from cfgnet.update import Updater
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cfgnet.data import Records
     from cfgnet.plan import Plan, Shaped
     from cfgnet.prepare import Prepared
-    from cfgnet.spec import Phase, Spec
+    from cfgnet.rules import Phase
+    from cfgnet.spec import Spec
 
     Array = np.ndarray[Any, Any]
 

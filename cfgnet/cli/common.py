@@ -17,7 +17,8 @@ from cfgnet.backend import NAMES
 from cfgnet.errors import CfgnetError, ContractError
 
 if TYPE_CHECKING:
-    from cfgnet.spec import Phase, Spec
+    from cfgnet.rules import Phase
+    from cfgnet.spec import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 

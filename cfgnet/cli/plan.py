@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cfgnet.backend.kernels import Record
     from cfgnet.net import Call, Net
     from cfgnet.prove import Proof
-    from cfgnet.spec import Phase
+    from cfgnet.rules import Phase
 
 
 @click.command("plan")

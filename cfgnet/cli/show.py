@@ -23,7 +23,8 @@ from cfgnet.cli.common import (
 if TYPE_CHECKING:
     from cfgnet.graph import Graph
     from cfgnet.plan import Plan, Shaped
-    from cfgnet.spec import Phase, Spec
+    from cfgnet.rules import Phase
+    from cfgnet.spec import Spec
 
 
 @click.command("show")

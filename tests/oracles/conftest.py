@@ -15,7 +15,10 @@ TALLY = pytest.StashKey[Tally]()
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--oracle-dir", type=Path, default=DEFAULT, help="folder with layers/, solvers/, lr_policies/, nets/ of Caffe"
+        "--oracle-dir",
+        type=Path,
+        default=DEFAULT,
+        help="folder with layers/, solvers/, nets/ ... of Caffe",
     )
 
 
@@ -26,8 +29,8 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     # Without this folder on the command line its options come too late to be known, and the default stands.
     folder = metafunc.config.getoption("oracle_dir", DEFAULT)
-    if not any((folder / kind).is_dir() for kind in (*KINDS.values(), "lr_policies")):
-        raise pytest.UsageError(f"--oracle-dir {folder}: it has none of layers/, solvers/, lr_policies/, nets/")
+    if not any((folder / kind).is_dir() for kind in (*KINDS.values(), "lr_policies", "rules")):
+        raise pytest.UsageError(f"--oracle-dir {folder}: it has none of layers/, solvers/, lr_policies/, nets/, rules/")
     for fixture, kind in KINDS.items():
         if fixture in metafunc.fixturenames:
             cases = find(folder / kind)
@@ -35,6 +38,19 @@ def pytest_generate_tests(metafunc):
     if "policy" in metafunc.fixturenames:
         found = policies(folder)
         metafunc.parametrize("policy", [(folder, *each) for each in found.items()], ids=list(found))
+    if "rule_case" in metafunc.fixturenames:
+        found = states(folder)
+        metafunc.parametrize("rule_case", found.values(), ids=list(found))
+
+
+def states(folder):
+    """The net whose layers have rules, and each state with the layers that Caffe kept in it, by a name."""
+    file = folder / "rules" / "cases.json"
+    if not file.exists():
+        return {}
+    net = (folder / "rules" / "net.prototxt").read_text(encoding="utf-8")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {f"{s['phase']} {s['level']} {'+'.join(s['stages'])}".strip(): (net, s) for s in found}
 
 
 def policies(folder):

@@ -8,6 +8,7 @@ import cfgnet.layers  # noqa: F401  # fills the registry
 from cfgnet.layer import Kind, Layer
 from cfgnet.layers.recurrent import LSTM
 from cfgnet.policy import Policy
+from cfgnet.rules import State
 from cfgnet.solver import Solver
 
 SOURCES = {"Input", "HDF5Data", "Data", "MemoryData", "DummyData", "ImageData"}
@@ -73,7 +74,7 @@ def translate(messages, phase="train"):
     """The translation of a net's layer messages in one phase; UnsupportedError if a type is missing in cfgnet."""
     net = Translation()
     for message in messages:
-        if not in_phase(message, phase.upper()):
+        if not there(message, phase):
             continue
         if message["type"][0] in SOURCES:
             net.tensors |= {top: top for top in message["top"]}
@@ -84,13 +85,18 @@ def translate(messages, phase="train"):
     return net
 
 
-def in_phase(message, phase):
-    """Whether a layer is there, of rules that name phases only."""
+def rules(message):
+    """The rules of a message, as fields of a layer."""
 
-    def named(side):
-        return [rule["phase"][0] for rule in message.get(side, [])]
+    def rule(given):
+        return {key: plain(value).lower() if key == "phase" else plain(value) for key, value in given.items()}
 
-    return phase in (named("include") or [phase]) and phase not in named("exclude")
+    return {side: [rule(given) for given in message.get(side, [])] for side in ("include", "exclude")}
+
+
+def there(message, phase):
+    """Whether a layer is there in a phase; which class judges the rules makes no difference."""
+    return LSTM.model_validate({"num_output": 1, **rules(message)}).there(phase, State())
 
 
 def single(message):
