@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfgnet.data.pixels import read_image
 from cfgnet.errors import DataError
 from cfgnet.layer import Shape, size, text
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
 
     Array = np.ndarray[Any, Any]
 
@@ -39,33 +39,10 @@ def read_samples(path: Path, shape: Shape, full_scale: float, invert: bool = Fal
 def _image(path: Path, shape: Shape, full_scale: float, invert: bool) -> Array:
     import numpy as np
 
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise DataError("reading images needs Pillow: pip install 'cfgnet[data]'") from None
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"{path}: the net takes samples of {text(shape)}, and an image is 1 or 3 x height x width")
-    try:
-        with Image.open(path, formats=["PNG", "JPEG", "BMP"]) as image:
-            fitted = _opaque(image, invert).convert("L" if shape[0] == 1 else "RGB")
-            fitted = fitted.resize((shape[2], shape[1]), Image.Resampling.BOX)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise DataError(f"{path}: not an image that can be read ({error})") from None
-    pixels = np.asarray(fitted, np.float32).reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
+    pixels = read_image(path, str(path), shape[0], (shape[1], shape[2]), "BOX", invert).astype(np.float32)
     return (255 - pixels if invert else pixels)[None] * np.float32(full_scale / 255)
-
-
-def _opaque(image: Image, invert: bool) -> Image:
-    """The image on a background that becomes 0, where it is transparent, and with 8 bits a pixel."""
-    from PIL.Image import new
-
-    if image.mode.startswith("I;16"):
-        return image.point(lambda value: value / 256, "L")
-    if not image.has_transparency_data:
-        return image
-    ground = new("RGBA", image.size, "white" if invert else "black")
-    ground.alpha_composite(image.convert("RGBA"))
-    return ground
 
 
 def _npy(path: Path) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar, Literal
@@ -16,8 +16,8 @@ import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet import overlay, yamlio
 from cfgnet.backend import Backend, BackendName, get_backend
 from cfgnet.backend.kernels import ConvAlgo
-from cfgnet.data import Source, Transform
-from cfgnet.errors import Locate, Path, Problem
+from cfgnet.data import Memory, Source, Transform
+from cfgnet.errors import Locate, Path, Problem, SpecError
 from cfgnet.explain import did_you_mean, shown, suggest
 from cfgnet.explain import problems as explained
 from cfgnet.layer import Layer
@@ -119,6 +119,20 @@ class Spec(Config):
     def place(self) -> Locate:
         """Finds where a value stands in the file it came from; finds nothing for a spec made in Python."""
         return self._locate
+
+    def given(self, **arrays: Mapping[str, Any]) -> Spec:
+        """The same configuration with arrays for its phases, by tensor name, in the place of `memory` sources.
+
+        As in `spec.given(train={"data": x, "label": y})`. SpecError for a phase whose source is another.
+        """
+        filled = {}
+        for phase, of_phase in arrays.items():
+            source = getattr(self.data, phase, None)
+            if not isinstance(source, Memory):
+                hint = f"as in data: {{{phase}: {{source: memory, batch_size: 64}}}}"
+                raise SpecError([Problem(f"arrays for data.{phase}, and its source is not memory", hint)])
+            filled[phase] = source.given(of_phase)
+        return self.model_copy(update={"data": self.data.model_copy(update=filled)})
 
     def make_backend(self, name: str | None = None) -> Backend:
         """The backend that the file asks for, or another by name; BackendError if it cannot be used here."""
@@ -357,7 +371,9 @@ def about_type(name: str) -> str:
     file = defining_file(name)
     if file:
         return f"{file.as_posix()} defines it: add --layers {file.parent.as_posix()} to run that file"
-    if re.sub(r"[\W_]", "", name.casefold()) in ("data", "input", "inputlayer", "imagedata", "memorydata", "hdf5data"):
+    if source := Source.find(name):
+        return f"samples come from `data:` at the top of the file: {name} is its source {source.type_name}"
+    if re.sub(r"[\W_]", "", name.casefold()) in ("input", "inputlayer"):
         return "samples come from `data:` at the top of the file, not from a layer"
     names = {alias: m.type_name for m in Layer.members().values() for alias in (m.type_name, *m.aliases)}
     found = suggest(name, names)

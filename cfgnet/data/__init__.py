@@ -12,6 +12,7 @@ import pkgutil
 
 from cfgnet.data.batches import Batches, Prefetch
 from cfgnet.data.examine import Finding, class_counts, examine
+from cfgnet.data.memory import Memory
 from cfgnet.data.source import ArrayRecords, Records, Source
 from cfgnet.data.transform import Transform
 
@@ -19,6 +20,7 @@ __all__ = [
     "ArrayRecords",
     "Batches",
     "Finding",
+    "Memory",
     "Prefetch",
     "Records",
     "Source",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cfgnet.data.files import opened, user_path
+from cfgnet.data.protobuf import blob
 from cfgnet.errors import DataError
+from cfgnet.explain import problem
 from cfgnet.layer import Kind, Shape, text
 from cfgnet.part import Config, Floats
 from cfgnet.rng import generator
@@ -28,7 +32,7 @@ class Draws:
 
 
 class Transform(Config):
-    """Crop, then mirror, then (x - mean_value) * scale, on the tensor `data`.
+    """Crop, then mirror, then (x - mean) * scale, on the tensor `data`.
 
     Crop and mirror are random in training only; a test takes the centre and, unlike Caffe, never mirrors, because a
     test should give the same answer twice. What happens to a sample depends on the seed, the epoch and the sample's
@@ -39,10 +43,35 @@ class Transform(Config):
     """Factor on every value, after the mean."""
     mean_value: Floats = ()
     """What is subtracted: one number, or one per channel (entry of the sample's first axis)."""
+    mean_file: str | None = None
+    """What is subtracted, of the shape of a whole sample: a .npy file, or a mean.binaryproto of Caffe."""
     crop_size: int = Field(default=0, ge=0)
     """Side of the square that is cut out of an image; 0 takes the whole image."""
     mirror: bool = False
     """Whether half of the images are mirrored left to right in training."""
+
+    @model_validator(mode="after")
+    def _one_mean(self) -> Self:
+        if self.mean_value and self.mean_file is not None:
+            raise problem("give mean_value or mean_file, not both")
+        return self
+
+    @cached_property
+    def mean(self) -> Array | None:
+        """The array in `mean_file`; None if there is none. DataError if it cannot be read."""
+        import numpy as np
+
+        if self.mean_file is None:
+            return None
+        path = user_path(self.mean_file)
+        with opened(path) as file:
+            try:
+                array = np.load(file, allow_pickle=False) if path.suffix == ".npy" else blob(file.read())
+            except (ValueError, EOFError, DataError) as error:
+                raise DataError(f"transform: mean_file {path}: not an array that can be read ({error})") from None
+        if array.dtype.kind not in "iuf":
+            raise DataError(f"transform: mean_file {path}: expected numbers, found {array.dtype}")
+        return array.astype(np.float32)
 
     def shape(self, shape: Shape) -> Shape:
         """The shape of a sample of `shape` after the transform; DataError if it does not fit."""
@@ -56,6 +85,11 @@ class Transform(Config):
             raise DataError(
                 f"transform: mean_value expected 1 number or one per channel, found {len(self.mean_value)} for samples "
                 f"of shape {text(shape)}"
+            )
+        if self.mean is not None and self.mean.shape not in (shape, (1, *shape)):
+            raise DataError(
+                f"transform: mean_file expected an array of the shape of a sample, {text(shape)}, found "
+                f"{text(self.mean.shape)}"
             )
         if not self.crop_size:
             return shape
@@ -88,6 +122,8 @@ class Transform(Config):
         """The transformed samples `x`, whose places in the epoch are `positions`; `x` may be overwritten."""
         import numpy as np
 
+        if self.mean is not None:  # where it stands in the whole image, so before anything is cut out
+            x -= self.mean.reshape(x.shape[1:])
         if draws is not None and self.crop_size:
             side = self.crop_size
             windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(-2, -1))
@@ -106,7 +142,7 @@ class Transform(Config):
 
     def idle(self) -> bool:
         """Whether the transform leaves everything as it is."""
-        return not (self.crop_size or self.mirror or any(self.mean_value) or self.scale != 1)
+        return not (self.crop_size or self.mirror or any(self.mean_value) or self.mean_file or self.scale != 1)
 
     def check(self, shapes: dict[str, Shape], kinds: dict[str, Kind]) -> None:
         """Raises DataError if there is something to do, but no float tensor `data` to do it to."""

@@ -180,7 +180,8 @@ def test_the_command_line_works_without_the_optional_packages(shell, tmp_path):
         (["trian"], 2, "did you mean 'train'?"),
         (["train", "line.yaml"], 0, "\nruns/line\n"),
         (["train", "line.yaml", "--plot"], 2, "pip install 'cfgnet[plot]'"),
-        (["predict", "runs/line", "seven.png"], 2, "pip install 'cfgnet[data]'"),
+        (["train", "net.yaml", *SETS], 0, "\nruns/digits\n"),
+        (["predict", "runs/digits", "seven.png"], 2, "pip install 'cfgnet[data]'"),
     ):
         (tmp_path / "seven.png").touch()
         command = [sys.executable, "-c", code, *words]

@@ -41,6 +41,15 @@ def pytest_generate_tests(metafunc):
     if "rule_case" in metafunc.fixturenames:
         found = states(folder)
         metafunc.parametrize("rule_case", found.values(), ids=list(found))
+    if "data_case" in metafunc.fixturenames:
+        found = transforms(folder)
+        metafunc.parametrize("data_case", list(found.items()), ids=list(found))
+
+
+def transforms(folder):
+    """What was done to the images of the database, by the name of the case."""
+    file = folder / "data" / "case.json"
+    return json.loads(file.read_text(encoding="utf-8"))["cases"] if file.exists() else {}
 
 
 def states(folder):
