@@ -10,6 +10,7 @@ convolution and pooling are fastest.
 
 from __future__ import annotations
 
+from cfgnet.backend.kernels.attention import Attention
 from cfgnet.backend.kernels.base import Call, ConvAlgo, Immediate, Record, Recorder, in_turn
 from cfgnet.backend.kernels.convolution import Convolution
 from cfgnet.backend.kernels.elementwise import Elementwise
@@ -22,5 +23,5 @@ from cfgnet.backend.kernels.various import Various
 __all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Record", "Recorder", "in_turn"]
 
 
-class Kernels(Convolution, Pooling, Recurrent, Matrix, Losses, Various, Elementwise):
+class Kernels(Convolution, Pooling, Recurrent, Attention, Matrix, Losses, Various, Elementwise):
     """All kernels over an array module `xp`, for any dtype and any number of axes; a faster tier overrides some."""

@@ -21,6 +21,8 @@
 #include "uniform.h"
 #include "winograd.h"
 
+#include "attention.h"
+
 static const Kernel KERNELS[] = {
     ENTRY_OF(map, map, NULL, map_over),
     ENTRY_COVERING(conv),
@@ -48,5 +50,7 @@ static const Kernel KERNELS[] = {
     ENTRY(lstm_dz),
     ENTRY(uniform),
     ENTRY(copy),
+    ENTRY(attention),
+    ENTRY_AS(attention_dx, attention),
 };
 enum { KERNEL_COUNT = sizeof KERNELS / sizeof *KERNELS };

@@ -10,6 +10,7 @@ import numpy as np
 from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.native import _native
+from cfgnet.backend.native.attention import NativeAttention
 from cfgnet.backend.native.base import in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
@@ -22,7 +23,7 @@ BOX = 1 << 12
 """About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
 
-class NativeKernels(NativeConvolution, NativeRecurrent, NativeLosses, NativeVarious):
+class NativeKernels(NativeConvolution, NativeRecurrent, NativeAttention, NativeLosses, NativeVarious):
     """The kernels of the native tier, run by the threads of a pool."""
 
     # Elementwise.

@@ -1,0 +1,119 @@
+/* attention: scaled dot-product attention. A part is one head of one sample, from the products of its queries with its
+   keys to the result, so that its scores stay in a core's cache.
+
+   A head's queries are rows of `depth` floats, `q_row` apart, those of the next sample `q_sample` further; likewise keys
+   and values (k_), and the result and its gradient (y_). Gradients lie as what they are the gradients of. prob: (samples,
+   heads, steps, keys). mask: (samples, keys) or NULL. */
+
+#define FIELDS_attention(A, W, L, C, I, F)                                                                     \
+    A(q) A(k) A(v) A(prob) A(y) W(mask) A(dy) A(dq) A(dk) A(dv) I(samples) I(heads) I(steps) I(keys) I(depth)  \
+    I(q_sample) I(q_row) I(k_sample) I(k_row) I(y_sample) I(y_row) I(causal) F(scale)
+DECLARE(attention)
+
+static Demand attention_demand(const void *args) {
+    const attention_args *t = args;
+    const int64_t packed = larger(t->depth * whole_vectors(t->keys), t->keys * whole_vectors(t->depth));
+    return (Demand){t->samples * t->heads, packed + whole_vectors(t->steps * t->keys)};
+}
+
+/* One head: where its rows begin. */
+typedef struct {
+    const float *q, *k, *v, *dy;
+    float *y, *dq, *dk, *dv, *prob;
+    const int32_t *mask;
+} Head;
+
+#define FROM(array, at) ((array) ? (array) + (at) : NULL)
+
+INLINE Head head_of(const attention_args *t, int64_t part) {
+    const int64_t sample = part / t->heads, at = part % t->heads * t->depth;
+    const int64_t q = sample * t->q_sample + at, k = sample * t->k_sample + at, y = sample * t->y_sample + at;
+    return (Head){FROM(t->q, q),   FROM(t->k, k),   FROM(t->v, k),   FROM(t->dy, y),
+                  FROM(t->y, y),   FROM(t->dq, q),  FROM(t->dk, k),  FROM(t->dv, k),
+                  FROM(t->prob, part * t->steps * t->keys), FROM(t->mask, sample * t->keys)};
+}
+
+/* Packs b (depth, columns), with b[k][n] = b[k * row + n * step], as run_rows takes it. */
+static void pack_panels(const float *b, int64_t row, int64_t step, int64_t depth, int64_t columns, float *to) {
+    for (int64_t n = 0; n < columns; n += panel_width(n, columns)) {
+        const int64_t width = panel_width(n, columns);
+        pack(b + n * step, row, step, depth, smaller(width, columns - n), width, to + n * depth);
+    }
+}
+
+/* The scores of a query that count, as vectors: all others are -inf, whose exponential is 0. */
+INLINE vec score(const float *row, const int32_t *mask, int64_t at, int64_t some, float scale) {
+    const float none = -__builtin_inff();
+    vec x = padded(load_some(row + at, some) * scale, some, none);
+    if (mask)
+        for (int64_t i = 0; i < some; i++) x[i] = mask[at + i] ? x[i] : none;
+    return x;
+}
+
+/* The softmax, in its place, of the first `count` scores of a query, and 0 for the rest; all 0 if none counts. */
+static void attend(float *row, const int32_t *mask, int64_t count, int64_t keys, float scale) {
+    vec most = splat(-3.40282347e38f), sum = splat(0);
+    for (int64_t s = 0; s < count; s += LANES)
+        most = vmaximum(most, score(row, mask, s, smaller(LANES, count - s), scale));
+    const float top = largest_lane(most);
+    for (int64_t s = 0; s < count; s += LANES) {
+        const int64_t some = smaller(LANES, count - s);
+        const vec e = vexp(score(row, mask, s, some, scale) - top);
+        store_some(row + s, e, some);
+        sum += e;
+    }
+    const float total = sum_of_lanes(sum), share = total > 0 ? 1 / total : 0;
+    for (int64_t s = 0; s < count; s += LANES) {
+        const int64_t some = smaller(LANES, count - s);
+        store_some(row + s, load_some(row + s, some) * share, some);
+    }
+    for (int64_t s = count; s < keys; s++) row[s] = 0;
+}
+
+static void attention_run(const void *args, int64_t part, float *packed) {
+    const attention_args *t = args;
+    const Head h = head_of(t, part);
+    pack_panels(h.k, 1, t->k_row, t->depth, t->keys, packed);
+    run_rows(h.q, t->q_row, packed, h.prob, t->keys, t->steps, t->depth, t->keys);
+    for (int64_t step = 0; step < t->steps; step++) {
+        const int64_t before = larger(0, smaller(t->keys, step + 1 + t->keys - t->steps));
+        attend(h.prob + step * t->keys, h.mask, t->causal ? before : t->keys, t->keys, (float)t->scale);
+    }
+    pack_panels(h.v, t->k_row, 1, t->keys, t->depth, packed);
+    run_rows(h.prob, t->keys, packed, h.y, t->y_row, t->steps, t->keys, t->depth);
+}
+
+/* The gradient by the scores of a query from that by its probabilities, in its place. */
+static void attend_dx(const float *prob, float *slope, int64_t keys, float scale) {
+    vec sum = splat(0);
+    for (int64_t s = 0; s < keys; s += LANES) {
+        const int64_t some = smaller(LANES, keys - s);
+        sum += load_some(prob + s, some) * load_some(slope + s, some);
+    }
+    const float total = sum_of_lanes(sum);
+    for (int64_t s = 0; s < keys; s += LANES) {
+        const int64_t some = smaller(LANES, keys - s);
+        store_some(slope + s, load_some(prob + s, some) * (load_some(slope + s, some) - total) * scale, some);
+    }
+}
+
+/* out (keys, depth) = a.T @ b, of a (steps, keys) and b (steps, depth). */
+static void by_keys(const attention_args *t, const float *a, const float *b, int64_t ldb, float *out) {
+    const ColumnBlock whole = {.lines = 1, .depth = t->steps, .a = a, .step = t->keys, .b = b, .ldb = ldb, .out = out,
+                               .ldout = t->k_row, .rows = t->keys, .columns = t->depth, .set = 1};
+    run_columns(&whole);
+}
+
+static void attention_dx_run(const void *args, int64_t part, float *work) {
+    const attention_args *t = args;
+    const Head h = head_of(t, part);
+    float *slope = work, *packed = work + whole_vectors(t->steps * t->keys);
+    pack_panels(h.v, 1, t->k_row, t->depth, t->keys, packed);
+    run_rows(h.dy, t->y_row, packed, slope, t->keys, t->steps, t->depth, t->keys);
+    for (int64_t step = 0; step < t->steps; step++)
+        attend_dx(h.prob + step * t->keys, slope + step * t->keys, t->keys, (float)t->scale);
+    pack_panels(h.k, t->k_row, 1, t->keys, t->depth, packed);
+    run_rows(slope, t->keys, packed, h.dq, t->q_row, t->steps, t->keys, t->depth);
+    by_keys(t, slope, h.q, t->q_row, h.dk);
+    by_keys(t, h.prob, h.dy, t->y_row, h.dv);
+}
