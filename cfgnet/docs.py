@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 from cfgnet.errors import CfgnetError
 from cfgnet.example import FAMILIES, example, family_of, flow
-from cfgnet.layer import Layer, Port
+from cfgnet.gradcheck import case_net
+from cfgnet.layer import Block, Layer, Port
 from cfgnet.part import Config, Part, plain
 
 __all__ = ["FAMILIES", "described", "find", "groups", "listing", "outline", "page", "reference"]
@@ -128,6 +129,7 @@ def facts(cls: type[Part]) -> dict[str, str]:
     found = {
         "inputs": ", ".join(map(_port, cls.wiring.inputs)),
         "outputs": ", ".join(map(_port, cls.wiring.outputs)),
+        "stands for": ", ".join(_stands_for(cls)),
         "learned": ", ".join(learned),
         "kept": ", ".join(kept) and ", ".join(kept) + " (statistics that forward keeps)",
         "gradient": "yes" if cls.differentiable() else "no: nothing is trained through it",
@@ -135,6 +137,14 @@ def facts(cls: type[Part]) -> dict[str, str]:
         "aliases": ", ".join(cls.aliases),
     }
     return {heading: text for heading, text in found.items() if text}
+
+
+def _stands_for(cls: type[Layer]) -> list[str]:
+    """The types of the layers of a block, each once; none for another layer."""
+    if not issubclass(cls, Block):
+        return []
+    net = case_net(cls, cls.cases[0])
+    return list(dict.fromkeys(shaped.node.layer.type_name for shaped in net.plan.nodes))
 
 
 def _port(port: Port) -> str:

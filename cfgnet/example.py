@@ -147,7 +147,7 @@ def _run(cls: type[Layer], text: str) -> Example | None:
             net.forward(**prepared.batches["train"].at(0))
     except (CfgnetError, Warning):
         return None
-    return Example(text, next(shaped for shaped in net.plan.nodes if isinstance(shaped.node.layer, cls)))
+    return Example(text, next((shaped for shaped in net.plan.nodes if isinstance(shaped.node.layer, cls)), None))
 
 
 def _candidates(cls: type[Layer], case: Case) -> Iterator[str]:

@@ -18,7 +18,7 @@ from cfgnet.backend import get_backend
 from cfgnet.diagnosis import diagnose
 from cfgnet.errors import CfgnetError, SpecError
 from cfgnet.graph import TensorType
-from cfgnet.layer import Case, Layer, asks, size
+from cfgnet.layer import Block, Case, Layer, asks, size
 from cfgnet.net import Net
 from cfgnet.plan import Plan
 from cfgnet.prepare import plan_for, plan_layers, prepare
@@ -76,13 +76,19 @@ def check_types(name: str | None = None, *, tolerance: float = TOLERANCE, sample
 
 
 def check_case(cls: type[Layer], case: Case, label: str, tolerance: float, samples: int) -> Iterator[Result]:
-    """Checks one case of a layer type."""
+    """Checks one case of a layer type; of a block, each layer that it stands for."""
     net = case_net(cls, case)
-    yield from _check_layer(net, label, tolerance, samples)
+    if not issubclass(cls, Block):
+        yield from _check_layer(net, label, tolerance, samples)
+        return
+    net.run_forward()
+    for index in range(len(net.plan.nodes)):
+        if alone := _layer_alone(net, index):
+            yield from _check_layer(alone, label, tolerance, samples, cls.type_name)
 
 
 def case_net(cls: type[Layer], case: Case) -> Net:
-    """A net of one layer, with the inputs and parameters of `case` in place, ready for `run_forward`.
+    """A net of one layer or block, with the inputs and parameters of `case` in place, ready for `run_forward`.
 
     Random numbers follow from the type and the values' names, so that they are the same in every run.
     """

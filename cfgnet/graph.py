@@ -9,7 +9,7 @@ from typing import Literal
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
 from cfgnet.explain import did_you_mean, listed
-from cfgnet.layer import Kind, Layer, Port, Shape
+from cfgnet.layer import Block, Kind, Layer, Port, Shape
 from cfgnet.rules import Phase, State
 
 Bound = Mapping[str, str | tuple[str, ...]]
@@ -110,16 +110,51 @@ class _Builder:
     ):
         self.phase: Phase = phase
         self.inputs, self.locate = inputs, locate
-        self.layers = [(i, layer) for i, layer in enumerate(layers) if layer.there(phase, state)]
+        self.problems: list[Problem] = []
+        self.blocks: dict[int, Layer] = {}
+        """The blocks, by their position in the configuration."""
+        self.layers = self.expanded([(i, layer) for i, layer in enumerate(layers) if layer.there(phase, state)])
         self.elsewhere = {
             name: layer for layer in layers if not layer.there(phase, state) for name in self.outputs_of(layer)
         }
         """What layers write that are not part of this net."""
-        self.problems: list[Problem] = []
         self.made: dict[str, tuple[int, Layer]] = {}
         """Every tensor that a layer writes, with the position and the layer."""
         self.nameless = any(layer.type_name == "?" and not layer.name for layer in layers)
         """Whether a layer with mistakes may write a tensor of any name."""
+
+    def expanded(self, layers: list[tuple[int, Layer]]) -> list[tuple[int, Layer]]:
+        """The layers, with those that a block stands for in its place."""
+        found: list[tuple[int, Layer]] = []
+        previous = self.first_input()
+        for index, layer in layers:
+            found += [(index, each) for each in self.parts_of(index, layer, previous)]
+            previous = self.after(layer, previous)
+        return found
+
+    def parts_of(self, index: int, layer: Layer, previous: str | None) -> list[Layer]:
+        """What a block stands for, or the layer alone."""
+        names = layer.inputs or ((previous,) if previous else ())
+        if not isinstance(layer, Block):
+            return [layer]
+        self.blocks[index] = layer
+        try:
+            inputs = layer.wiring.bind("inputs", names)
+        except ShapeError:
+            return [layer]  # which will be said where it is bound
+        parts: list[Layer] = layer.expand(**inputs)  # type: ignore[attr-defined]  # every block defines it
+        known = [each.name.removeprefix(f"{layer.name}/") for each in parts if each.name != layer.name]
+        for key in layer.param:
+            if key.rpartition(".")[0] not in (*known, ""):
+                hint = did_you_mean(key.rpartition(".")[0], known, listed("its parts are", known))
+                self.complain((index, "param", key), f"{layer.name} has no part for the parameter {key!r}", hint)
+        return parts
+
+    def after(self, layer: Layer, previous: str | None) -> str | None:
+        """What the layer behind this one reads by default."""
+        if not layer.is_loss and layer.better is None and (outputs := self.outputs_of(layer)):
+            return outputs[0]
+        return previous
 
     def build(self) -> Graph:
         repeated = self.check_names()
@@ -129,8 +164,7 @@ class _Builder:
         nodes, previous = [], self.first_input()
         for index, layer in self.layers:
             nodes.append(self.node(index, layer, previous))
-            if not layer.is_loss and layer.better is None and (outputs := self.outputs_of(layer)):
-                previous = outputs[0]
+            previous = self.after(layer, previous)
         return Graph(self.phase, self.inputs or {}, self.ordered(nodes))
 
     def complain(self, path: Path, message: str, hint: str = "") -> None:
@@ -226,6 +260,11 @@ class _Builder:
         return name in self.made or self.inputs is None or name in self.inputs or self.nameless
 
     def dangling(self, index: int, position: int, layer: Layer, name: str) -> None:
+        block = self.blocks.get(index)
+        if block and block.inputs and name in block.inputs:  # said once, at the block
+            layer, position = block, block.inputs.index(name)
+            if any(problem.path == ("layers", index, "inputs", position) for problem in self.problems):
+                return
         known = [*(self.inputs or {}), *(made for made, (_, other) in self.made.items() if other is not layer)]
         owner = next((other for _, other in self.layers if other.name == name), None)
         hint = did_you_mean(name, known, listed("there are", known))

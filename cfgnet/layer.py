@@ -32,7 +32,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -218,8 +218,9 @@ class Layer(Part, family="layer type"):
     def __pydantic_init_subclass__(cls, family: str = "", abstract: bool = False, **kwargs: Any) -> None:
         cls.wiring = Ports.parse(cls.ports)
         if not family and not abstract:
-            if not callable(getattr(cls, "forward", None)) or not callable(getattr(cls, "shapes", None)):
-                raise ContractError(f"layer type {cls.__name__}: define shapes() and forward()")
+            wanted = ("expand",) if issubclass(cls, Block) else ("shapes", "forward")
+            if not all(callable(getattr(cls, name, None)) for name in wanted):
+                raise ContractError(f"layer type {cls.__name__}: define {' and '.join(f'{n}()' for n in wanted)}")
             for output, source in cls.inplace.items():
                 if source in asks(cls, "backward"):
                     raise ContractError(
@@ -258,6 +259,28 @@ class Layer(Part, family="layer type"):
         if self.loss_weight is None:
             return 1.0 if self.is_loss else 0.0
         return self.loss_weight
+
+
+class Block(Layer, abstract=True):
+    """A layer that stands for several: `expand(x, ...)` says for which, given the names of the tensors that go in.
+
+    Each is made by `inner`, and called NAME/part; the one whose part is empty has the block's own name and outputs. In
+    `param`, the parameters go by part: {conv1.weight: {lr_mult: 2}}.
+    """
+
+    @classmethod
+    def differentiable(cls) -> bool:
+        """Whether gradients go through the block: those of its layers do."""
+        return True
+
+    def inner(self, kind: type[Layer], part: str, inputs: Sequence[str], **settings: Any) -> Layer:
+        """A layer of the block, with what the block says of all its layers."""
+        common: dict[str, Any] = {name: getattr(self, name) for name in ("phase", "include", "exclude", "frozen")}
+        named = {key.rpartition("."): spec for key, spec in self.param.items()}
+        common["param"] = {name: spec for (owner, _, name), spec in named.items() if owner == part}
+        if not part:
+            common |= {"outputs": self.outputs, "loss_weight": self.loss_weight}
+        return kind(name=f"{self.name}/{part}" if part else self.name, inputs=tuple(inputs), **common, **settings)
 
 
 @functools.cache

@@ -13,11 +13,11 @@ from cfgnet.layer import Case, Layer, Param, canonical_axis, size, text
 
 
 class BatchNorm(Layer):
-    """Batch normalisation without scale and shift: y = (x - mean) / sqrt(var + eps), per channel (axis 1).
+    """Batch normalisation: y = (x - mean) / sqrt(var + eps), per channel (axis 1); with affine, times weight plus bias.
 
     Training takes mean and variance of the batch and keeps running sums of them; the test phase takes mean / factor
-    and variance / factor of those sums, as Caffe does. A Scale layer with bias_term behind it adds the affine part.
-    Ioffe and Szegedy 2015.
+    and variance / factor of those sums, as Caffe does. As in Caffe, scale and shift are left to a Scale layer with
+    bias_term behind it, unless `affine` is set. Ioffe and Szegedy 2015.
     """
 
     use_global_stats: bool | None = None
@@ -26,12 +26,23 @@ class BatchNorm(Layer):
     """How much of the running sums is kept at each training iteration."""
     eps: float = Field(default=1e-5, gt=0)
     """Added to the variance."""
+    affine: bool = False
+    """Whether a weight and a bias per channel are learned, too."""
+    filler: Filler = Constant(value=1.0)
+    """How the weight starts."""
+    bias_filler: Filler = Constant()
+    """How the bias starts."""
 
-    ports = "x -> y, std?"
+    ports = "x -> y, std?, normal?"
     layout = "any"
     inplace = {"y": "x"}
     cases = [
         Case(x=(4, 3, 2, 3)),
+        Case(x=[[1.0], [3.0]], eps=1e-20, affine=True, weight=[2.0], bias=[0.5], expect={"y": [[-1.5], [2.5]]}),
+        Case(x=(4, 3, 2, 2), affine=True, weight=(3,), bias=(3,)),
+        Case(
+            x=(4, 3), affine=True, weight=(3,), mean=(3,), variance=[1.0, 2.0, 0.5], factor=[1.5], use_global_stats=True
+        ),
         Case(x=(5, 4)),
         Case(x=(3, 2, 2), eps=0.1),
         Case(x=[[1.0], [3.0]], eps=1e-20, expect={"y": [[-1.0], [1.0]], "std": [1.0]}),
@@ -50,10 +61,13 @@ class BatchNorm(Layer):
     def shapes(self, x):
         if len(x) < 2:
             raise ShapeError(f"expected samples x channels ..., got {len(x)} axes")
-        return {"y": x, "std": (x[1],)}
+        return {"y": x, "std": (x[1],)} | ({"normal": x} if self.affine else {})
 
     def params(self, x):
         zero = Constant(value=0.0)
+        if self.affine:
+            yield Param("weight", (x[1],), self.filler)
+            yield Param("bias", (x[1],), self.bias_filler)
         yield Param("mean", (x[1],), zero, trainable=False)
         yield Param("variance", (x[1],), zero, trainable=False)
         yield Param("factor", (1,), zero, trainable=False)
@@ -63,6 +77,9 @@ class BatchNorm(Layer):
 
     def flops(self, x):
         return 7 * size(x)
+
+    def shape_only(self):
+        return frozenset({"y"} if self.affine else ())
 
     def _global(self, train):
         return not train if self.use_global_stats is None else self.use_global_stats
@@ -79,7 +96,9 @@ class BatchNorm(Layer):
 
     # A multiplication is several times as fast as a division, so the few standard deviations are inverted first.
 
-    def forward(self, k, x, y, mean, variance, factor, std, centre, spread, inverse, train):
+    def forward(
+        self, k, x, y, mean, variance, factor, std, centre, spread, inverse, train, normal=None, weight=None, bias=None
+    ):
         c, i = self._meeting(x, centre, inverse)
         if self._global(train):
             # With a factor of 0 nothing was ever summed, and divided by infinity that is 0.
@@ -100,21 +119,48 @@ class BatchNorm(Layer):
             )
             k.map("kept * total + 1", factor, total=factor, kept=kept)
         k.map("1 / std", inverse, std=std)
-        k.map("(x - c) * i", y, x=x, c=c, i=i)
+        k.map("(x - c) * i", normal if self.affine else y, x=x, c=c, i=i)
+        if self.affine:
+            w, b = self._meeting(x, weight, bias)
+            k.map("normal * w + b", y, normal=normal, w=w, b=b)
 
-    def backward(self, k, y, std, dy, dx, centre, spread, inverse, train):
-        c, along, i = self._meeting(y, centre, spread, inverse)
-        if self._global(train):
-            k.map("1 / std", inverse, std=std)
-            k.map("dy * i", dx, dy=dy, i=i)
+    def backward(
+        self,
+        k,
+        y,
+        std,
+        dy,
+        centre,
+        spread,
+        inverse,
+        train,
+        normal=None,
+        weight=None,
+        dx=None,
+        dweight=None,
+        dbias=None,
+    ):
+        normal = y if normal is None else normal
+        if dbias is not None:
+            k.sum("dy", dbias, self._axes(dy), add=True, dy=dy)
+        if dweight is not None:
+            k.sum("dy * normal", dweight, self._axes(dy), add=True, dy=dy, normal=normal)
+        if dx is None:
             return
-        count = y.size // y.shape[1]
-        k.sum("dy", centre, self._axes(y), dy=dy)
-        k.sum("dy * y", spread, self._axes(y), dy=dy, y=y)
-        for total in (centre, spread):
-            k.map("total / count", total, total=total, count=count)
+        c, along, i = self._meeting(dx, centre, spread, inverse)
+        if not self._global(train):
+            count = dx.size // dx.shape[1]
+            k.sum("dy", centre, self._axes(dx), dy=dy)
+            k.sum("dy * normal", spread, self._axes(dx), dy=dy, normal=normal)
+            for total in (centre, spread):
+                k.map("total / count", total, total=total, count=count)
         k.map("1 / std", inverse, std=std)
-        k.map("(dy - (c + y * along)) * i", dx, dy=dy, y=y, c=c, along=along, i=i)
+        if self.affine:
+            k.map("i * w", inverse, i=inverse, w=weight)
+        if self._global(train):
+            k.map("dy * i", dx, dy=dy, i=i)
+        else:
+            k.map("(dy - (c + normal * along)) * i", dx, dy=dy, normal=normal, c=c, along=along, i=i)
 
 
 class Scale(Layer):

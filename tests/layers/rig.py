@@ -5,18 +5,18 @@ import numpy as np
 from cfgnet.backend import LayerRng, get_backend
 from cfgnet.backend.kernels import Immediate
 from cfgnet.gradcheck import case_net
-from cfgnet.layer import Layer, answer, asks
+from cfgnet.layer import Block, Layer, answer, asks
 
 GARBAGE = {"f": np.nan, "i": -7}
 """What arrays hold before they are written, so that a value that was never written shows."""
 
 
 def cases(wanted=lambda cls, case: True):
-    """Every case of every layer type, with its number, as parameters of a test."""
+    """Every case of every layer type but blocks, with its number, as parameters of a test."""
     return [
         (f"{name}-{number}", cls, case)
         for name, cls in Layer.members().items()
-        if cls.__module__.startswith("cfgnet.")
+        if cls.__module__.startswith("cfgnet.") and not issubclass(cls, Block)
         for number, case in enumerate(cls.cases)
         if wanted(cls, case)
     ]

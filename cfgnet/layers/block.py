@@ -1,0 +1,170 @@
+"""Ready blocks: layer types that stand for several layers."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from cfgnet.layer import Block, Case, Layer
+from cfgnet.layers.activation import ReLU, Sigmoid
+from cfgnet.layers.conv import Convolution
+from cfgnet.layers.dense import InnerProduct
+from cfgnet.layers.eltwise import Eltwise
+from cfgnet.layers.norm import BatchNorm, Scale
+from cfgnet.layers.pool import Pooling
+from cfgnet.layers.shape import Concat
+
+
+class Shortcut(Block, abstract=True):
+    """A block whose result is added to what goes in, and rectified (He et al. 2016)."""
+
+    num_output: PositiveInt
+    """Number of channels that come out."""
+    stride: PositiveInt = 1
+    """By how much the block makes the planes smaller."""
+    project: bool | None = None
+    """Whether a 1x1 convolution brings what goes in to the size of the result; by default if stride is not 1.
+
+    It is needed where the number of channels changes.
+    """
+
+    def convolved(self, part: str, x: str, num_output: int, kernel_size: int, stride: int = 1) -> list[Layer]:
+        """A convolution that keeps the size of the planes, but for its stride, and BatchNorm behind it."""
+        name = f"{self.name}/{part}"
+        pad = (kernel_size - 1) // 2
+        settings = {"num_output": num_output, "kernel_size": (kernel_size,), "stride": (stride,), "pad": (pad,)}
+        return [
+            self.inner(Convolution, part, [x], bias_term=False, **settings),
+            self.inner(BatchNorm, f"{part}.norm", [name], affine=True),
+        ]
+
+    def rectified(self, part: str, x: str) -> Layer:
+        """A ReLU behind the BatchNorm of a convolution."""
+        return self.inner(ReLU, f"{part}.relu", [x])
+
+    def added(self, x: str, last: str) -> list[Layer]:
+        """What goes in, brought to the size of the result if need be, and added to it."""
+        projected = self.stride != 1 if self.project is None else self.project
+        layers = self.convolved("shortcut", x, self.num_output, 1, self.stride) if projected else []
+        other = f"{self.name}/shortcut.norm" if projected else x
+        return [
+            *layers,
+            self.inner(Eltwise, "sum", [last, other]),
+            self.inner(ReLU, "", [f"{self.name}/sum"]),
+        ]
+
+
+class Residual(Shortcut):
+    """The basic residual block: y = relu(x + norm(conv3(relu(norm(conv3(x)))))), with two 3x3 convolutions.
+
+    The norms are BatchNorm with affine. He et al. 2016, of whose ResNet-18 and ResNet-34 it is the block.
+    """
+
+    cases = [
+        Case(x=(3, 4, 5, 5), num_output=4),
+        Case(x=(3, 2, 5, 5), num_output=3, stride=2),
+        Case(x=(3, 2, 4, 4), num_output=3, project=True),
+    ]
+
+    def expand(self, x):
+        first, second = f"{self.name}/conv1", f"{self.name}/conv2"
+        return [
+            *self.convolved("conv1", x, self.num_output, 3, self.stride),
+            self.rectified("conv1", f"{first}.norm"),
+            *self.convolved("conv2", f"{first}.relu", self.num_output, 3),
+            *self.added(x, f"{second}.norm"),
+        ]
+
+
+class Bottleneck(Shortcut):
+    """The residual block of deep nets: 1x1, 3x3 and 1x1 convolutions, of which the first two have fewer channels.
+
+    y = relu(x + norm(conv1(relu(norm(conv3(relu(norm(conv1(x))))))))); the norms are BatchNorm with affine, and the
+    stride is that of the 3x3 convolution. He et al. 2016, of whose ResNet-50 it is the block.
+    """
+
+    reduction: PositiveInt = 4
+    """How many times fewer channels the 3x3 convolution has than the result."""
+
+    cases = [Case(x=(3, 8, 4, 4), num_output=8), Case(x=(3, 3, 5, 5), num_output=4, reduction=2, stride=2)]
+
+    def expand(self, x):
+        middle = max(1, self.num_output // self.reduction)
+        names = [f"{self.name}/conv{i}" for i in (1, 2, 3)]
+        return [
+            *self.convolved("conv1", x, middle, 1),
+            self.rectified("conv1", f"{names[0]}.norm"),
+            *self.convolved("conv2", f"{names[0]}.relu", middle, 3, self.stride),
+            self.rectified("conv2", f"{names[1]}.norm"),
+            *self.convolved("conv3", f"{names[1]}.relu", self.num_output, 1),
+            *self.added(x, f"{names[2]}.norm"),
+        ]
+
+
+class Inception(Block):
+    """GoogLeNet's block: 1x1, 3x3 and 5x5 convolutions and a 3x3 MAX pooling side by side, joined along the channels.
+
+    In front of the 3x3 and the 5x5 convolution, and behind the pooling, is a 1x1 convolution; all are rectified. The
+    result has num_1x1 + num_3x3 + num_5x5 + num_pool channels. Szegedy et al. 2015.
+    """
+
+    num_1x1: PositiveInt
+    """Channels of the 1x1 convolution."""
+    reduce_3x3: PositiveInt
+    """Channels of the 1x1 convolution in front of the 3x3 one."""
+    num_3x3: PositiveInt
+    """Channels of the 3x3 convolution."""
+    reduce_5x5: PositiveInt
+    """Channels of the 1x1 convolution in front of the 5x5 one."""
+    num_5x5: PositiveInt
+    """Channels of the 5x5 convolution."""
+    num_pool: PositiveInt
+    """Channels of the 1x1 convolution behind the pooling."""
+
+    cases = [Case(x=(2, 3, 5, 5), num_1x1=2, reduce_3x3=2, num_3x3=3, reduce_5x5=1, num_5x5=2, num_pool=1)]
+
+    def expand(self, x):
+        def branch(part, source, num_output, kernel_size=1):
+            pad = (kernel_size - 1) // 2
+            settings = {"num_output": num_output, "kernel_size": (kernel_size,), "pad": (pad,)}
+            return [
+                self.inner(Convolution, part, [source], **settings),
+                self.inner(ReLU, f"{part}.relu", [f"{self.name}/{part}"]),
+            ]
+
+        joined = [f"{self.name}/{part}.relu" for part in ("1x1", "3x3", "5x5", "pool_proj")]
+        return [
+            *branch("1x1", x, self.num_1x1),
+            *branch("3x3_reduce", x, self.reduce_3x3),
+            *branch("3x3", f"{self.name}/3x3_reduce.relu", self.num_3x3, 3),
+            *branch("5x5_reduce", x, self.reduce_5x5),
+            *branch("5x5", f"{self.name}/5x5_reduce.relu", self.num_5x5, 5),
+            self.inner(Pooling, "pool", [x], kernel_size=(3,), stride=(1,), pad=(1,)),
+            *branch("pool_proj", f"{self.name}/pool", self.num_pool),
+            self.inner(Concat, "", joined),
+        ]
+
+
+class SqueezeExcite(Block):
+    """Weighs the channels by what is in all of them: y = x * sigmoid(w2 relu(w1 mean(x))), mean over each plane.
+
+    Hu et al. 2018.
+    """
+
+    num_output: PositiveInt
+    """Number of channels of x, which come out again."""
+    reduction: int = Field(default=16, ge=1)
+    """How many times fewer values there are between the two layers."""
+
+    cases = [Case(x=(2, 4, 3, 3), num_output=4, reduction=2)]
+
+    def expand(self, x):
+        names = {part: f"{self.name}/{part}" for part in ("mean", "squeeze", "relu", "excite", "gate")}
+        few = max(1, self.num_output // self.reduction)
+        return [
+            self.inner(Pooling, "mean", [x], pool="AVE", global_pooling=True),
+            self.inner(InnerProduct, "squeeze", [names["mean"]], num_output=few),
+            self.inner(ReLU, "relu", [names["squeeze"]]),
+            self.inner(InnerProduct, "excite", [names["relu"]], num_output=self.num_output),
+            self.inner(Sigmoid, "gate", [names["excite"]]),
+            self.inner(Scale, "", [x, names["gate"]], axis=0),
+        ]

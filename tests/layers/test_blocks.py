@@ -1,0 +1,110 @@
+"""Blocks: what they stand for, and how they stand in a net."""
+
+import numpy as np
+import pytest
+
+import cfgnet
+from cfgnet.errors import SpecError
+from cfgnet.gradcheck import case_net, check_case
+from cfgnet.layer import Block, Layer
+
+BLOCKS = {name: cls for name, cls in Layer.members().items() if issubclass(cls, Block)}
+CASES = [pytest.param(cls, case, id=f"{name} {case}") for name, cls in BLOCKS.items() for case in cls.cases]
+NET = """
+data:
+  train: {{source: synthetic, classification: 10, inputs: [4, 6, 6], count: 16, batch_size: 8}}
+layers:
+  - {block}
+  - {{type: InnerProduct, name: score, num_output: 10}}
+  - {{type: SoftmaxWithLoss, inputs: [score, label]}}
+"""
+
+
+def load(block):
+    return cfgnet.loads(NET.format(block=block))
+
+
+def outputs(cls, case, values):
+    """What a block makes of its input, with parameters set to numbers."""
+    net = case_net(cls, case)
+    for key, value in values.items():
+        net.params[f"layer/{key}"].value[...] = value
+    net.run_forward()
+    return net["x"], net["layer"]
+
+
+@pytest.mark.parametrize(("cls", "case"), CASES)
+def test_every_gradient_in_a_block_is_right(cls, case):
+    results = list(check_case(cls, case, "", tolerance=1e-6, samples=100))
+    assert results and not [r for r in results if r.verdict == "wrong"]
+
+
+@pytest.mark.parametrize("name", ["Residual", "Bottleneck"])
+def test_a_residual_block_without_weights_is_a_rectifier(name):
+    last = {"Residual": "conv2", "Bottleneck": "conv3"}[name]
+    x, y = outputs(BLOCKS[name], BLOCKS[name].cases[0], {f"{last}.weight": 0})
+    np.testing.assert_allclose(y, np.maximum(x, 0))
+    x, y = outputs(BLOCKS[name], BLOCKS[name].cases[1], {})
+    assert y.shape == (3, BLOCKS[name].cases[1].given["num_output"], 3, 3)
+
+
+def test_inception_joins_its_four_branches():
+    cls = BLOCKS["Inception"]
+    last = ("1x1", "3x3", "5x5", "pool_proj")
+    weights = {f"{part}.weight": 0 for part in last}
+    x, y = outputs(cls, cls.cases[0], weights | {f"{part}.bias": i for i, part in enumerate(last, 1)})
+    np.testing.assert_array_equal(y[:, :, 0, 0], [[1, 1, 2, 2, 2, 3, 3, 4]] * 2)
+    assert y.shape == (2, 8, *x.shape[2:])
+
+
+def test_squeeze_excite_weighs_the_channels():
+    cls = BLOCKS["SqueezeExcite"]
+    first, second = np.arange(8).reshape(2, 4) / 8, np.arange(8).reshape(4, 2) / 8
+    x, y = outputs(cls, cls.cases[0], {"squeeze.weight": first, "excite.weight": second})
+    gate = 1 / (1 + np.exp(-np.maximum(x.mean((2, 3)) @ first.T, 0) @ second.T))
+    np.testing.assert_allclose(y, x * gate[:, :, None, None])
+
+
+def test_a_block_hands_its_settings_on():
+    given = "name: r, num_output: 4, outputs: z, param: {conv1.weight: {lr_mult: 3}}, include: {phase: train}"
+    net = cfgnet.Net(load(f"{{type: Residual, {given}}}"))
+    assert {node.name for node in net.plan.graph.nodes if node.name.startswith("r/")} == {
+        *("r/conv1", "r/conv1.norm", "r/conv1.relu", "r/conv2", "r/conv2.norm", "r/sum")
+    }
+    assert "z" in net.tensors and net.params.slots["r/conv1.weight"].lr_mult == 3
+    assert [node.name for node in net.plan.graph.nodes][-3] == "r"
+    frozen = cfgnet.Net(load("{type: Residual, name: r, num_output: 4, frozen: true}"))
+    assert {key for key, parameter in frozen.params.items() if parameter.grad is not None} == {
+        "score.weight",
+        "score.bias",
+    }
+
+
+def test_blocks_follow_one_another_by_default():
+    spec = load("{type: Residual, num_output: 4}\n  - {type: Residual, num_output: 2, project: true}\n  - Flatten")
+    graph = cfgnet.Net(spec).plan.graph
+    assert graph.producer["residual2/conv1"].reads() == ["residual1"]
+    assert graph.producer["flatten1"].reads() == ["residual2"]
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{type: Residual, name: r, inputs: dta, num_output: 4}", "r: there is no tensor 'dta'"),
+        ("{type: Residual, name: r, inputs: [data, data], num_output: 4}", "r: expected 1 input (x), got 2"),
+        ("{type: Residual, name: r, num_output: 3}", "r/sum: expected inputs of one shape, got 8x3x6x6 and 8x4x6x6"),
+        (
+            "{type: Residual, name: r, num_output: 4, param: {conv3.weight: {lr_mult: 0}}}",
+            "r has no part for the parameter 'conv3.weight'",
+        ),
+        (
+            "{type: Residual, name: r, num_output: 4, param: {conv1.bias: {lr_mult: 0}}}",
+            "r/conv1 has no parameter 'bias'",
+        ),
+    ],
+)
+def test_mistakes_are_said_once_where_the_block_stands(block, message):
+    with pytest.raises(SpecError) as caught:
+        cfgnet.Net(load(block))
+    (problem,) = caught.value.problems
+    assert problem.message == message and problem.path[:2] == ("layers", 0) and problem.mark.line == 5
