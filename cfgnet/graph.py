@@ -139,7 +139,7 @@ class _Builder:
             return [layer]
         self.blocks[index] = layer
         try:
-            inputs = layer.wiring.bind("inputs", names)
+            inputs = layer.wired().bind("inputs", names)
         except ShapeError:
             return [layer]  # which will be said where it is bound
         parts: list[Layer] = layer.expand(**inputs)  # type: ignore[attr-defined]  # every block defines it
@@ -191,7 +191,7 @@ class _Builder:
         """The outputs that a layer names, or its own name if it has a single required one."""
         if layer.outputs is not None:
             return layer.outputs
-        required = [port for port in layer.wiring.outputs if not port.optional]
+        required = [port for port in layer.wired().outputs if not port.optional]
         return (layer.name,) if layer.name and (required or layer.type_name == "?") else ()
 
     def claim_outputs(self, index: int, layer: Layer) -> None:
@@ -228,7 +228,7 @@ class _Builder:
         if names is None:
             return {}
         try:
-            return layer.wiring.bind(side, names)
+            return layer.wired().bind(side, names)
         except ShapeError as error:
             given = getattr(layer, side) is not None
             hint = f"as in {side}: {self.example(layer, side, names)}"
@@ -239,7 +239,7 @@ class _Builder:
 
     def example(self, layer: Layer, side: Literal["inputs", "outputs"], names: tuple[str, ...]) -> str:
         """What could stand at `inputs` or `outputs`: the given names, each where it fits, and more where they lack."""
-        required = [port for port in getattr(layer.wiring, side) if not port.optional]
+        required = [port for port in getattr(layer.wired(), side) if not port.optional]
         rest = [name for name in names if name not in {port.name for port in required}]
         fitting = []
         for port in required:
@@ -286,12 +286,12 @@ class _Builder:
         if layer.type_name == "?":
             return None
         names: list[str] = []
-        required = [port for port in layer.wiring.inputs if not port.optional]
+        required = [port for port in layer.wired().inputs if not port.optional]
         for position, port in enumerate(required):
             name = self.default_input(position, port, previous)
             if name is None:
                 message = (
-                    f"{layer.name}: expected {layer.wiring.arity('inputs')}, and no tensor is called {port.name!r}"
+                    f"{layer.name}: expected {layer.wired().arity('inputs')}, and no tensor is called {port.name!r}"
                 )
                 known = listed("there are", [*(self.inputs or {}), *self.made])
                 example = ", ".join([*names, *("..." for _ in required[position:])])

@@ -86,14 +86,18 @@ class Ports:
         return cls(left, right)
 
     def bind(self, side: Literal["inputs", "outputs"], names: tuple[str, ...]) -> dict[str, str | tuple[str, ...]]:
-        """Which name goes to which port; a `*` port takes all that is left. Raises ShapeError on a wrong count."""
+        """Which name goes to which port; a `*` port takes all that is left. Raises ShapeError on a wrong count.
+
+        An optional port is left out where there are only as many names as the required ones behind it take.
+        """
         ports = getattr(self, side)
         bound: dict[str, str | tuple[str, ...]] = {}
         rest = names
-        for port in ports:
+        for place, port in enumerate(ports):
+            required = sum(not later.optional for later in ports[place:])
             if port.many and rest:
                 bound[port.name], rest = rest, ()
-            elif rest:
+            elif len(rest) > required or (rest and not port.optional):
                 bound[port.name], rest = rest[0], rest[1:]
             elif not port.optional:
                 raise ShapeError(f"expected {self.arity(side)}, got {len(names)}")
@@ -253,6 +257,10 @@ class Layer(Part, family="layer type"):
     def shape_only(self) -> frozenset[str]:
         """The inputs and outputs of which backward looks at the shape and nothing else; they need not stay alive."""
         return frozenset()
+
+    def wired(self) -> Ports:
+        """The ports of the layer as it is set up; by default those of its type."""
+        return self.wiring
 
     def weight_in_objective(self) -> float:
         """The weight of the first output in the objective."""

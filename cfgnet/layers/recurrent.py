@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import ClassVar
+
 from pydantic import PositiveInt
 
 from cfgnet.errors import ShapeError
@@ -9,23 +12,87 @@ from cfgnet.init import Constant, Filler, Xavier
 from cfgnet.layer import Case, Layer, Param, Ports, size, text
 
 
-class StatePorts(Ports):
-    """Ports of which the optional third, x_static, may be left out before the two states h0 and c0."""
-
-    def bind(self, side, names):
-        if side == "inputs" and len(names) == 4:
-            x, cont, h0, c0 = names
-            return {"x": x, "cont": cont, "h0": h0, "c0": c0}
-        return super().bind(side, names)
-
-
 class Recurrent(Layer, abstract=True):
-    """A layer whose inputs are those of Caffe's recurrent layers."""
+    """A layer whose inputs are those of Caffe's recurrent layers, and whose gates start as sums of products with them.
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, family="", abstract=False, **kwargs):
-        super().__pydantic_init_subclass__(family=family, abstract=abstract, **kwargs)
-        cls.wiring = StatePorts(cls.wiring.inputs, cls.wiring.outputs)
+    `gates` is steps x sequences x gate_count parts of num_output, and `work` the gradient of those sums.
+    """
+
+    num_output: PositiveInt
+    """Number of elements of the state."""
+    weight_filler: Filler = Xavier()
+    """How the weights start."""
+    bias_filler: Filler = Constant()
+    """How the bias starts."""
+    expose_hidden: bool = False
+    """Whether the state before the first step goes in as the last inputs, each 1 x sequences x num_output."""
+
+    gate_count: ClassVar[int]
+
+    def wired(self):
+        """With expose_hidden, the states before the first step are required."""
+        if not self.expose_hidden:
+            return self.wiring
+        inputs = (replace(port, optional=False) if port.name in ("h0", "c0") else port for port in self.wiring.inputs)
+        return Ports(tuple(inputs), self.wiring.outputs)
+
+    def _shapes(self, x, cont, x_static, **first):
+        """The outputs that all have; ShapeError if the inputs do not fit."""
+        if len(x) < 3:
+            raise ShapeError(f"expected steps x sequences x ..., got {text(x)}")
+        given = [name for name, shape in first.items() if shape is not None]
+        if given and not self.expose_hidden:
+            raise ShapeError(f"{' and '.join(given)} can go in with expose_hidden: true only")
+        y, state = (*x[:2], self.num_output), (1, x[1], self.num_output)
+        hint = "" if self.expose_hidden or state not in (cont, x_static) else "a state goes in with expose_hidden: true"
+        for name, shape, wanted in (("cont", cont, x[:2]), *((name, first[name], state) for name in given)):
+            if shape is not None and shape != wanted:
+                raise ShapeError(f"expected {name} of {text(wanted)}, got {text(shape)}", hint)
+        if x_static is not None and (len(x_static) < 2 or x_static[0] != x[1]):
+            raise ShapeError(f"expected x_static of {x[1]} sequences x ..., got {text(x_static)}", hint)
+        return {"y": y, "h": state, "gates": (*x[:2], self.gate_count * self.num_output), "before": y}
+
+    def params(self, x, x_static=None):
+        rows = self.gate_count * self.num_output
+        yield Param("weight_x", (rows, size(x[2:])), self.weight_filler)
+        yield Param("bias", (rows,), self.bias_filler)
+        if x_static is not None:
+            yield Param("weight_static", (rows, size(x_static[1:])), self.weight_filler)
+        yield Param("weight_h", (rows, self.num_output), self.weight_filler)
+
+    def scratch(self, gates, x_static=None):
+        return {"work": gates} if x_static is None else {"work": gates, "static": gates[1:]}
+
+    def flops(self, y, weight_x, weight_h, x_static=None, weight_static=None):
+        once = 0 if x_static is None else 2 * x_static[0] * size(weight_static)
+        return 2 * size(y[:2]) * (size(weight_x) + size(weight_h)) + once
+
+    @staticmethod
+    def _sum_inputs(k, gates, x, weight_x, bias, x_static, weight_static, static):
+        """gates = what the inputs contribute."""
+        k.product(_rows(x, 2), weight_x.T, _rows(gates, 2), bias)
+        if x_static is not None:
+            k.product(_rows(x_static, 1), weight_static.T, static)
+            k.map("gates + static", gates, gates=gates, static=static[None])
+
+    @staticmethod
+    def _inputs_back(
+        k, work, x, weight_x, x_static, weight_static, static, dx, dweight_x, dbias, dx_static, dweight_static
+    ):
+        """The gradients of the inputs, and of the parameters that meet them, from `work`."""
+        dz = _rows(work, 2)
+        if dweight_x is not None:
+            k.product(dz.T, _rows(x, 2), dweight_x, add=True)
+        if dbias is not None:
+            k.sum("dz", dbias, (0,), add=True, dz=dz)
+        if dx is not None:
+            k.product(dz, weight_x, _rows(dx, 2))
+        if x_static is not None:
+            k.sum("dz", static, (0,), dz=work)
+        if dweight_static is not None:
+            k.product(static.T, _rows(x_static, 1), dweight_static, add=True)
+        if dx_static is not None:
+            k.product(static, weight_static, _rows(dx_static, 1))
 
 
 class LSTM(Recurrent):
@@ -43,15 +110,7 @@ class LSTM(Recurrent):
     Caffe's, these states have a gradient, and the weights start as `xavier` rather than zero.
     """
 
-    num_output: PositiveInt
-    """Number of elements of h, and of c."""
-    weight_filler: Filler = Xavier()
-    """How the weights start."""
-    bias_filler: Filler = Constant()
-    """How the bias starts."""
-    expose_hidden: bool = False
-    """Whether the state before the first step, h0 and c0 (1 x sequences x num_output), goes in as the last inputs."""
-
+    gate_count = 4
     ports = "x, cont?, x_static?, h0?, c0? -> y, h?, c?, gates?, cells?, before?"
     cases = [
         # Without weights the gates are those of the bias: i = f = o = 1/2 and g = tanh(0.549...) = 1/2.
@@ -101,36 +160,8 @@ class LSTM(Recurrent):
     ]
 
     def shapes(self, x, cont=None, x_static=None, h0=None, c0=None):
-        if len(x) < 3:
-            raise ShapeError(f"expected steps x sequences x ..., got {text(x)}")
-        if self.expose_hidden and h0 is None:
-            raise ShapeError("expose_hidden: expected the inputs x, cont, h0, c0, or x, cont, x_static, h0, c0")
-        if h0 is not None and not self.expose_hidden:
-            raise ShapeError("h0 and c0 are inputs with expose_hidden: true only")
-        state = (1, x[1], self.num_output)
-        for name, shape, wanted in (("cont", cont, x[:2]), ("h0", h0, state), ("c0", c0, state)):
-            if shape is not None and shape != wanted:
-                raise ShapeError(f"expected {name} of {text(wanted)}, got {text(shape)}")
-        if x_static is not None and (len(x_static) < 2 or x_static[0] != x[1]):
-            raise ShapeError(f"expected x_static of {x[1]} sequences x ..., got {text(x_static)}")
-        y = (*x[:2], self.num_output)
-        gates, cells = (*x[:2], 4 * self.num_output), (x[0] + 1, x[1], self.num_output)
-        return {"y": y, "h": state, "c": state, "gates": gates, "cells": cells, "before": y}
-
-    def params(self, x, x_static=None):
-        rows = 4 * self.num_output
-        yield Param("weight_x", (rows, size(x[2:])), self.weight_filler)
-        yield Param("bias", (rows,), self.bias_filler)
-        if x_static is not None:
-            yield Param("weight_static", (rows, size(x_static[1:])), self.weight_filler)
-        yield Param("weight_h", (rows, self.num_output), self.weight_filler)
-
-    def scratch(self, gates, x_static=None):
-        return {"work": gates} if x_static is None else {"work": gates, "static": gates[1:]}
-
-    def flops(self, y, weight_x, weight_h, x_static=None, weight_static=None):
-        once = 0 if x_static is None else 2 * x_static[0] * size(weight_static)
-        return 2 * size(y[:2]) * (size(weight_x) + size(weight_h)) + once
+        shapes = self._shapes(x, cont, x_static, h0=h0, c0=c0)
+        return {**shapes, "c": shapes["h"], "cells": (x[0] + 1, x[1], self.num_output)}
 
     def forward(
         self,
@@ -152,10 +183,7 @@ class LSTM(Recurrent):
         h=None,
         c=None,
     ):
-        k.product(_rows(x, 2), weight_x.T, _rows(gates, 2), bias)
-        if x_static is not None:
-            k.product(_rows(x_static, 1), weight_static.T, static)
-            k.map("gates + static", gates, gates=gates, static=static[None])
+        self._sum_inputs(k, gates, x, weight_x, bias, x_static, weight_static, static)
         k.lstm(gates, weight_h, y, cells, before, cont, h0, c0)
         for last, steps in ((h, y), (c, cells)):
             if last is not None:
@@ -188,20 +216,10 @@ class LSTM(Recurrent):
         dc0=None,
     ):
         k.lstm_dz(dy, gates, cells, weight_h, work, cont, dh, dc, dh0, dc0)
-        dz = _rows(work, 2)
-        for inputs, gradient in ((x, dweight_x), (before, dweight_h)):
-            if gradient is not None:
-                k.product(dz.T, _rows(inputs, 2), gradient, add=True)
-        if dbias is not None:
-            k.sum("dz", dbias, (0,), add=True, dz=dz)
-        if dx is not None:
-            k.product(dz, weight_x, _rows(dx, 2))
-        if x_static is not None:
-            k.sum("dz", static, (0,), dz=work)
-        if dweight_static is not None:
-            k.product(static.T, _rows(x_static, 1), dweight_static, add=True)
-        if dx_static is not None:
-            k.product(static, weight_static, _rows(dx_static, 1))
+        inputs = (x, weight_x, x_static, weight_static, static)
+        self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)
+        if dweight_h is not None:
+            k.product(_rows(work, 2).T, _rows(before, 2), dweight_h, add=True)
 
 
 def _rows(array, axes):

@@ -5,9 +5,9 @@ import pytest
 
 import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet.backend import why_not
-from cfgnet.errors import ContractError
+from cfgnet.errors import ContractError, ShapeError
 from cfgnet.gradcheck import check_case
-from cfgnet.layer import Block, Layer, Param, asks
+from cfgnet.layer import Block, Layer, Param, Ports, asks
 
 from .rig import Rig, cases, leaves
 
@@ -200,6 +200,18 @@ def test_a_class_that_overwrites_what_its_backward_asks_for_is_refused():
 def test_ports_that_cannot_be_read_are_refused(ports):
     with pytest.raises(ContractError, match=r"port"):
         type("Odd", (Layer,), {"__module__": __name__, "ports": ports})
+
+
+@pytest.mark.parametrize(
+    ("names", "ports"), [("pq", "xc"), ("pqr", "xac"), ("pqrs", "xabc"), ("p", None), ("pqrst", None)]
+)
+def test_a_port_that_may_be_left_out_is_where_a_required_one_behind_it_needs_the_name(names, ports):
+    wiring = Ports.parse("x, a?, b?, c -> y")
+    if ports is None:
+        with pytest.raises(ShapeError, match=rf"expected 2-4 inputs \(x, a\?, b\?, c\), got {len(names)}"):
+            wiring.bind("inputs", tuple(names))
+    else:
+        assert wiring.bind("inputs", tuple(names)) == dict(zip(ports, names, strict=True))
 
 
 def test_a_second_class_of_one_name_is_refused():
