@@ -15,13 +15,13 @@ from cfgnet.backend.kernels.base import Call, ConvAlgo, Immediate, Record, Recor
 from cfgnet.backend.kernels.convolution import Convolution
 from cfgnet.backend.kernels.elementwise import Elementwise
 from cfgnet.backend.kernels.losses import Losses
+from cfgnet.backend.kernels.lstm import LSTM
 from cfgnet.backend.kernels.matrix import Matrix
 from cfgnet.backend.kernels.pooling import Pooling
-from cfgnet.backend.kernels.recurrent import Recurrent
 from cfgnet.backend.kernels.various import Various
 
 __all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Record", "Recorder", "in_turn"]
 
 
-class Kernels(Convolution, Pooling, Recurrent, Attention, Matrix, Losses, Various, Elementwise):
+class Kernels(Convolution, Pooling, LSTM, Attention, Matrix, Losses, Various, Elementwise):
     """All kernels over an array module `xp`, for any dtype and any number of axes; a faster tier overrides some."""

@@ -10,13 +10,15 @@
 #include "lines.h"
 #include "panels.h"
 
+#include "recurrent.h"
+
 #include "box.h"
 #include "convolution.h"
 #include "copy.h"
 #include "losses.h"
+#include "lstm.h"
 #include "matrix.h"
 #include "pooling.h"
-#include "recurrent.h"
 #include "tiles.h"
 #include "uniform.h"
 #include "winograd.h"
@@ -44,8 +46,8 @@ static const Kernel KERNELS[] = {
     ENTRY(count_labels),
     ENTRY(cross_entropy),
     ENTRY_AS(cross_entropy_dx, cross_entropy),
-    ENTRY(lstm_pack),
-    ENTRY_AS(lstm_pack_back, lstm_pack),
+    ENTRY(gates_pack),
+    ENTRY_AS(gates_pack_back, gates_pack),
     ENTRY(lstm),
     ENTRY(lstm_dz),
     ENTRY(uniform),

@@ -1,4 +1,4 @@
-"""Long short-term memory in C."""
+"""Recurrent layers in C: every thread has sequences of its own from start to end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cfgnet.backend.native.base import NativeBase, plain
 
 
 class NativeRecurrent(NativeBase):
-    """`lstm` and `lstm_dz`, where every thread has sequences of its own from start to end."""
+    """`lstm` and its gradient, where all arrays are float32 in one piece."""
 
     def lstm(
         self,
@@ -23,12 +23,12 @@ class NativeRecurrent(NativeBase):
         h0: Array | None = None,
         c0: Array | None = None,
     ) -> Call:
-        """As the numpy kernel, where all arrays are float32 in one piece."""
+        """As the numpy kernel."""
         arrays = {"gates": gates, "y": y, "cells": cells, "before": before, "cont": cont, "h0": h0, "c0": c0}
         if not y.size or not plain(weight, *arrays.values()):
             return super().lstm(gates, weight, y, cells, before, cont, h0, c0)
-        pack, packed = self._packed("lstm_pack", weight)
-        return self._in_turn(pack, self.pool.call("lstm", packed=packed, **arrays, **self._sizes(y)))
+        packs, packed = self._packed("gates_pack", packed=weight)
+        return self._in_turn(*packs, self.pool.call("lstm", **packed, **arrays, **self._sizes(y)))
 
     def lstm_dz(
         self,
@@ -43,19 +43,27 @@ class NativeRecurrent(NativeBase):
         dh0: Array | None = None,
         dc0: Array | None = None,
     ) -> Call:
-        """As the numpy kernel, where all arrays are float32 in one piece."""
+        """As the numpy kernel."""
         arrays = {"dy": dy, "gates": gates, "cells": cells, "dz": dz, "cont": cont}
         arrays |= {"dh": dh, "dc": dc, "dh0": dh0, "dc0": dc0}
         if not dy.size or not plain(weight, *arrays.values()):
             return super().lstm_dz(dy, gates, cells, weight, dz, cont, dh, dc, dh0, dc0)
-        pack, packed = self._packed("lstm_pack_back", weight)
-        return self._in_turn(pack, self.pool.call("lstm_dz", packed=packed, **arrays, **self._sizes(dy)))
+        packs, packed = self._packed("gates_pack_back", packed=weight)
+        return self._in_turn(*packs, self.pool.call("lstm_dz", **packed, **arrays, **self._sizes(dy)))
 
-    def _packed(self, kernel: str, weight: Array) -> tuple[Call, Array]:
-        """The call that packs a weight (4H, H), and where to: whole vectors of units for each of the 4H rows."""
-        rows, hidden = weight.shape
-        packed = zeros(np, rows * -(-hidden // self.pool.lanes) * self.pool.lanes, np.float32)
-        return self.pool.call(kernel, weight=weight, packed=packed, hidden=hidden), packed
+    def _packed(self, kernel: str, **weights: Array) -> tuple[list[Call], dict[str, Array | None]]:
+        """The calls that pack weights (gates * H, H), and where to by name: whole vectors of units for each row.
+
+        For a weight of no gates that is None.
+        """
+        calls, found = list[Call](), dict[str, Array | None](dict.fromkeys(weights))
+        for name, weight in weights.items():
+            rows, hidden = weight.shape
+            if rows:
+                packed = found[name] = zeros(np, rows * -(-hidden // self.pool.lanes) * self.pool.lanes, np.float32)
+                sizes = {"gates": rows // hidden, "hidden": hidden}
+                calls.append(self.pool.call(kernel, weight=weight, packed=packed, **sizes))
+        return calls, found
 
     def _sizes(self, y: Array) -> dict[str, int]:
         """The sizes of y (T, N, H) by the names of the fields in C, and the parts: some sequences for each thread."""

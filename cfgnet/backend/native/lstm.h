@@ -1,0 +1,99 @@
+/* Long short-term memory: the gates i, f, o, g. */
+
+#define FIELDS_lstm(A, W, L, C, I, F)                                                                          \
+    A(gates) A(packed) A(y) A(cells) A(before) A(cont) A(h0) A(c0) I(steps) I(sequences) I(hidden) I(parts)
+DECLARE(lstm)
+#define FIELDS_lstm_dz(A, W, L, C, I, F)                                                                       \
+    A(dy) A(gates) A(cells) A(packed) A(dz) A(cont) A(dh) A(dc) A(dh0) A(dc0)                                  \
+    I(steps) I(sequences) I(hidden) I(parts)
+DECLARE(lstm_dz)
+
+enum { LSTM_GATES = 4, LSTM_GATES_AT_ONCE = MOST_VECTORS < LSTM_GATES ? LSTM_GATES / 2 : LSTM_GATES };
+
+static Demand lstm_demand(const void *args) {
+    const lstm_args *p = args;
+    return (Demand){p->parts, LSTM_GATES * LANES * MOST_ROWS};
+}
+
+/* Some units of a row, from the sums of their gates. */
+INLINE void lstm_units(const void *args, int64_t row, int64_t unit, const float *sums) {
+    const lstm_args *p = args;
+    const Units own = units_of(row, unit, p->hidden, LSTM_GATES);
+    const int64_t some = own.count, rows = p->steps * p->sequences, next = row + p->sequences;
+    const int64_t behind = own.at + p->sequences * p->hidden;
+    float *gates = p->gates + own.gate;
+    vec z[LSTM_GATES];
+    UNROLL for (int gate = 0; gate < LSTM_GATES; gate++)
+        z[gate] = load(sums + gate * LANES) + load_some(gates + gate * p->hidden, some);
+    const vec i = vsigmoid(z[0]), f = vsigmoid(z[1]), o = vsigmoid(z[2]), g = vtanh(z[3]);
+    const vec c = f * (kept(p->cont, row) * load_some(p->cells + own.at, some)) + i * g;
+    const vec y = o * vtanh(c);
+    store_some(gates, i, some);
+    store_some(gates + p->hidden, f, some);
+    store_some(gates + 2 * p->hidden, o, some);
+    store_some(gates + 3 * p->hidden, g, some);
+    store_some(p->cells + behind, c, some);
+    store_some(p->y + own.at, y, some);
+    if (next < rows) store_some(p->before + behind, kept(p->cont, next) * y, some);
+}
+
+static void lstm_run(const void *args, int64_t part, float *sums) {
+    const lstm_args *p = args;
+    const Sequences own = own_sequences(p->sequences, part, p->parts);
+    const int64_t state = own.first * p->hidden;
+    take_state(further(p->c0, state), p->cells + state, own.count * p->hidden);
+    keep_state(further(p->h0, state), further(p->cont, own.first), p->before + state, own.count, p->hidden);
+    for (int64_t step = 0; step < p->steps; step++)
+        for_sums(p->before, step * p->sequences + own.first, own.count, p->hidden, p->packed, LSTM_GATES, LSTM_GATES_AT_ONCE, sums,
+                 lstm_units, p);
+}
+
+/* The way back. The workspace holds the gradients of h and c of the part's sequences, (count, hidden) each: at first
+   those of the state behind the last step, then what each step hands to the one before, without cont. */
+
+static Demand lstm_dz_demand(const void *args) {
+    const lstm_dz_args *p = args;
+    return (Demand){p->parts, 2 * most_sequences(p->sequences, p->parts) * p->hidden};
+}
+
+/* The gradient of the gates of some units of a row, and of their cells at the step before. */
+INLINE void lstm_units_back(const lstm_dz_args *p, int64_t row, int64_t unit, float *dh, float *dc) {
+    const Units own = units_of(row, unit, p->hidden, LSTM_GATES);
+    const int64_t some = own.count, behind = own.at + p->sequences * p->hidden;
+    const float keep = kept(p->cont, row);
+    const float later = kept_on(p->cont, row + p->sequences, p->steps * p->sequences);
+    const float *gates = p->gates + own.gate;
+    const vec i = load_some(gates, some), f = load_some(gates + p->hidden, some);
+    const vec o = load_some(gates + 2 * p->hidden, some), g = load_some(gates + 3 * p->hidden, some);
+    const vec tanh_c = vtanh(load_some(p->cells + behind, some));
+    const vec up = load_some(p->dy + own.at, some) + later * load_some(dh, some);
+    const vec down = later * load_some(dc, some) + up * o * (1 - tanh_c * tanh_c);
+    float *dz = p->dz + own.gate;
+    store_some(dz, down * g * i * (1 - i), some);
+    store_some(dz + p->hidden, down * (keep * load_some(p->cells + own.at, some)) * f * (1 - f), some);
+    store_some(dz + 2 * p->hidden, up * tanh_c * o * (1 - o), some);
+    store_some(dz + 3 * p->hidden, down * i * (1 - g * g), some);
+    store_some(dc, down * f, some);
+}
+
+static void lstm_dz_run(const void *args, int64_t part, float *work) {
+    const lstm_dz_args *p = args;
+    const Sequences own = own_sequences(p->sequences, part, p->parts);
+    const int64_t state = own.first * p->hidden, size = own.count * p->hidden, width = LSTM_GATES * p->hidden;
+    float *dh = work, *dc = work + size;
+    take_state(further(p->dh, state), dh, size);
+    take_state(further(p->dc, state), dc, size);
+    for (int64_t step = p->steps - 1; step >= 0; step--) {
+        const int64_t row = step * p->sequences + own.first;
+        for (int64_t n = 0; n < own.count; n++)
+            for (int64_t unit = 0; unit < p->hidden; unit += LANES) {
+                const int64_t at = n * p->hidden + unit;
+                lstm_units_back(p, row + n, unit, dh + at, dc + at);
+            }
+        if (step || p->dh0)
+            run_rows(p->dz + row * width, width, p->packed, dh, p->hidden, own.count, width, p->hidden);
+    }
+    const float *cont = further(p->cont, own.first);
+    if (p->dh0) keep_state(dh, cont, p->dh0 + state, own.count, p->hidden);
+    if (p->dc0) keep_state(dc, cont, p->dc0 + state, own.count, p->hidden);
+}
