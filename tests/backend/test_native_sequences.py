@@ -1,5 +1,6 @@
 """The kernels in C for sequences, losses and the like, against the numpy kernels in float64."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,50 +46,102 @@ def in_c(call):
     return call
 
 
+class Drawn:
+    """Sizes of sequences, and arrays for them."""
+
+    def __init__(self, data):
+        draw = self.draw = data.draw
+        self.k, self.normal = drawn_kernels(draw), drawn_normal(draw)
+        self.steps, self.count = draw(st.integers(1, 5)), draw(st.integers(1, 21))
+        self.hidden = draw(st.one_of(st.integers(1, 20), st.integers(60, 90)))
+        cont = draw(st.sampled_from([None, np.array([0, 1, 0.5, -1.5], np.float32)]))
+        self.cont = None if cont is None else np.resize(cont, (self.steps, self.count))
+
+    def rows(self, parts=1, more=0):
+        """An array of some steps, with some parts of the hidden size."""
+        return self.normal(self.steps + more, self.count, parts * self.hidden)
+
+    def weight(self, parts):
+        return self.normal(parts * self.hidden, self.hidden) / np.float32(self.hidden**0.5)
+
+    def states(self, *names):
+        """A state for each name, or None for some."""
+        return {name: self.normal(1, self.count, self.hidden) if self.draw(st.booleans()) else None for name in names}
+
+    def compared(self, found, run):
+        """Runs kernels in C and in float64, `run(kernels, arrays, cast)`, and compares what they write into `found`."""
+        wanted = {name: double(a) for name, a in found.items()}
+        for call in run(self.k, found, lambda a: a):
+            in_c(call)()
+        for call in run(REFERENCE, wanted, double):
+            call()
+        for name, array in found.items():
+            if array is not None:
+                np.testing.assert_allclose(array, wanted[name], rtol=1e-5, atol=1e-5, err_msg=name)
+                close(array, wanted[name], 1e-5)
+
+
 @settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_lstm(data):
-    draw = data.draw
-    k, normal = drawn_kernels(draw), drawn_normal(draw)
-    steps, count, hidden = (
-        draw(st.integers(1, 5)),
-        draw(st.integers(1, 21)),
-        draw(st.one_of(st.integers(1, 20), st.integers(60, 90))),
-    )
-    state = (1, count, hidden)
+    drawn = Drawn(data)
+    weight, dy, given = drawn.weight(4), drawn.rows(), drawn.states("h0", "c0", "dh", "dc")
+    found = {"gates": drawn.rows(4), "cells": drawn.rows(more=1), "y": drawn.rows(), "before": drawn.rows()}
+    found |= {"dz": drawn.rows(4), **drawn.states("dh0", "dc0")}
 
-    def maybe(*shape):
-        return normal(*shape) if draw(st.booleans()) else None
+    def run(kernels, arrays, cast):
+        cont, h0, c0, dh, dc = (cast(a) for a in (drawn.cont, *given.values()))
+        gates, cells, y, before, dz, dh0, dc0 = arrays.values()
+        yield kernels.lstm(gates, cast(weight), y, cells, before, cont, h0, c0)
+        yield kernels.lstm_dz(cast(dy), gates, cells, cast(weight), dz, cont, dh, dc, dh0, dc0)
 
-    cont = draw(st.sampled_from([None, np.array([0, 1, 0.5], np.float32)]))
-    cont = None if cont is None else np.resize(cont, (steps, count))
-    weight, dy = normal(4 * hidden, hidden) / np.float32(hidden**0.5), normal(steps, count, hidden)
-    h0, c0, dh, dc = (maybe(*state) for _ in range(4))
-    found = {"gates": normal(steps, count, 4 * hidden), "cells": normal(steps + 1, count, hidden)}
-    found |= {"y": normal(*dy.shape), "before": normal(*dy.shape), "dz": normal(steps, count, 4 * hidden)}
-    ends = {name: np.zeros(state, np.float32) for name in ("dh0", "dc0") if draw(st.booleans())}
-    found |= ends
-    wanted = {name: double(a) for name, a in found.items()}
-    for kernels, arrays, cast, check in ((k, found, lambda a: a, in_c), (REFERENCE, wanted, double, lambda call: call)):
-        gates, cells, y, before, dz = (arrays[name] for name in ("gates", "cells", "y", "before", "dz"))
-        check(kernels.lstm(gates, cast(weight), y, cells, before, cast(cont), cast(h0), cast(c0)))()
-        end = [arrays.get("dh0"), arrays.get("dc0")]
-        check(kernels.lstm_dz(cast(dy), gates, cells, cast(weight), dz, cast(cont), cast(dh), cast(dc), *end))()
-    for name, array in found.items():
-        np.testing.assert_allclose(array, wanted[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    drawn.compared(found, run)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_gru(data):
+    drawn, after = Drawn(data), data.draw(st.booleans())
+    weight, bias, dy = drawn.weight(3), drawn.normal(drawn.hidden) if after else None, drawn.rows()
+    given = drawn.states("h0", "dh")
+    found = {"gates": drawn.rows(3), **{name: drawn.rows() for name in ("y", "inner", "before", "dinner")}}
+    found |= {"dz": drawn.rows(3), **drawn.states("dh0")}
+
+    def run(kernels, arrays, cast):
+        cont, h0, dh = (cast(a) for a in (drawn.cont, *given.values()))
+        gates, y, inner, before, dinner, dz, dh0 = arrays.values()
+        yield kernels.gru(gates, cast(weight), cast(bias), y, inner, before, cont, h0, after)
+        yield kernels.gru_dz(cast(dy), gates, inner, before, cast(weight), dz, dinner, cont, dh, dh0, after)
+
+    drawn.compared(found, run)
+
+
+def lstm_of(k, normal):
+    """What an LSTM writes, forwards and backwards."""
+    gates, weight, y, before = normal(4, 13, 80), normal(80, 20), *np.zeros((2, 4, 13, 20), np.float32)
+    cells, dz = np.zeros((5, 13, 20), np.float32), np.zeros((4, 13, 80), np.float32)
+    k.lstm(gates, weight, y, cells, before)()
+    k.lstm_dz(y, gates, cells, weight, dz)()
+    return y, cells, dz
+
+
+def gru_of(k, normal, after):
+    """What a GRU writes, forwards and backwards."""
+    gates, weight, bias = normal(4, 13, 60), normal(60, 20), normal(20) if after else None
+    y, inner, before, dinner = np.zeros((4, 4, 13, 20), np.float32)
+    dz = np.zeros((4, 13, 60), np.float32)
+    k.gru(gates, weight, bias, y, inner, before, reset_after=after)()
+    k.gru_dz(y, gates, inner, before, weight, dz, dinner, reset_after=after)()
+    return y, inner, dz, dinner
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_lstm_gives_the_same_bits_with_any_number_of_threads(isa):
-    random = np.random.default_rng(1)
-    weight, start = (random.standard_normal(shape).astype(np.float32) for shape in ((80, 20), (4, 13, 80)))
+@pytest.mark.parametrize("run", [lstm_of, partial(gru_of, after=True), partial(gru_of, after=False)])
+def test_sequences_give_the_same_bits_with_any_number_of_threads(isa, run):
     results = []
-    for threads in (1, 2, 3):
-        k, gates = native.make(threads, isa=isa).k, start.copy()
-        y, before, cells, dz = (np.zeros((n, 13, m), np.float32) for n, m in ((4, 20), (4, 20), (5, 20), (4, 80)))
-        k.lstm(gates, weight, y, cells, before)()
-        k.lstm_dz(y, gates, cells, weight, dz)()
-        results.append((y, cells, dz))
+    for threads in (1, 2, 3, 20):
+        random = np.random.default_rng(1)
+        results.append(run(native.make(threads, isa=isa).k, lambda *s, r=random: r.standard_normal(s).astype("f")))
     for other in results[1:]:
         assert all(map(np.array_equal, results[0], other))
 

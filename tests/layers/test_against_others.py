@@ -5,6 +5,8 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import onnx.helper
+import onnx.reference
 import pytest
 import scipy.signal
 import scipy.special
@@ -228,58 +230,94 @@ def test_dropout_draws_by_seed_layer_and_iteration_and_keeps_the_mean():
     assert (other == first).mean() == pytest.approx(0.3**2 + 0.7**2, abs=0.02)
 
 
-def lstm_alone(x, h, c, weight_x, bias, weight_h, static=0.0):
-    """Every h of one sequence, and the last c, one step and one element at a time."""
-    found = []
-    for row in x:
-        z = [
-            weight_x[j] @ row.reshape(-1) + weight_h[j] @ h + bias[j] + np.resize(static, len(bias))[j]
-            for j in range(len(bias))
-        ]
-        i, f, o, g = np.split(np.array(z), 4)
-        c = scipy.special.expit(f) * c + scipy.special.expit(i) * np.tanh(g)
-        h = scipy.special.expit(o) * np.tanh(c)
-        found.append(h)
-    return found, c
+def lstm_step(sums, state, weight_h):
+    h, c = state
+    i, f, o, g = np.split(sums + weight_h @ h, 4)
+    c = scipy.special.expit(f) * c + scipy.special.expit(i) * np.tanh(g)
+    return scipy.special.expit(o) * np.tanh(c), c
+
+
+def gru_step(sums, state, weight_h, bias_h=None):
+    (h,) = state
+    (r, z, n), (weight_r, weight_z, weight_n) = np.split(sums, 3), np.split(weight_h, 3)
+    r, z = scipy.special.expit(r + weight_r @ h), scipy.special.expit(z + weight_z @ h)
+    n = np.tanh(n + (weight_n @ (r * h) if bias_h is None else r * (weight_n @ h + bias_h)))
+    return (z * h + (1 - z) * n,)
+
+
+RECURRENT = {
+    "LSTM": ({"type": "LSTM"}, lstm_step, ("h", "c"), ("weight_h",)),
+    "GRU": ({"type": "GRU"}, gru_step, ("h",), ("weight_h", "bias_h")),
+    "GRU, reset before": ({"type": "GRU", "reset_after": False}, gru_step, ("h",), ("weight_h",)),
+}
+"""The fields of a layer, what one step of one sequence does, its states, and the parameters that a step needs."""
 
 
 @given(
+    kind=st.sampled_from(list(RECURRENT)),
     steps=st.integers(1, 5),
     count=st.integers(1, 5),
     static=st.booleans(),
     exposed=st.booleans(),
+    whole=st.booleans(),
     threads=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
 )
-def test_lstm_goes_through_each_sequence_as_if_it_were_alone(steps, count, static, exposed, threads, seed):
+def test_a_recurrent_layer_goes_through_each_sequence_as_if_it_were_alone(
+    kind, steps, count, static, exposed, whole, threads, seed
+):
+    fields, step, states, own = RECURRENT[kind]
     cont = np.random.default_rng(seed).integers(0, 2, (steps, count)).astype(np.int32)
-    inputs = {"x": numbers(seed, steps, count, 2, 2), "cont": cont}
+    inputs = {"x": numbers(seed, steps, count, 2, 2), "cont": cont if whole else cont + numbers(seed, steps, count)}
     if static:
         inputs["x_static"] = numbers(seed + 1, count, 3)
+    first = {state: numbers(seed + 2, 1, count, 3) if exposed else np.zeros((1, count, 3)) for state in states}
     if exposed:
-        inputs |= {"h0": numbers(seed + 2, 1, count, 3), "c0": numbers(seed + 3, 1, count, 3)}
+        inputs |= {f"{state}0": value for state, value in first.items()}
     backend = get_backend("numpy", threads)
     backend.k.step_elements = 1  # so that the threads share out even this
-    fields = {"type": "LSTM", "num_output": 3, "expose_hidden": exposed, "outputs": ["y", "h", "c"]}
-    net = net_of(fields, backend=backend, **inputs)
-    weight_x, bias, weight_h = (net.param(f"layer.{name}").value for name in ("weight_x", "bias", "weight_h"))
+    outputs = {"expose_hidden": exposed, "outputs": ["y", *states]}
+    net = net_of({**fields, "num_output": 3, **outputs}, backend=backend, **inputs)
+    weight_x, bias, *given = (net.param(f"layer.{name}").value for name in ("weight_x", "bias", *own))
     for n in range(count):
         fixed = net.param("layer.weight_static").value @ inputs["x_static"][n] if static else 0.0
-        h, c = (inputs[name][0, n] if exposed else np.zeros(3) for name in ("h0", "c0"))
-        starts = [0, *(t for t in range(1, steps) if not cont[t, n]), steps]
-        for start, stop in itertools.pairwise(starts):
-            if not cont[start, n]:
-                h, c = np.zeros(3), np.zeros(3)
-            found, c = lstm_alone(inputs["x"][start:stop, n], h, c, weight_x, bias, weight_h, fixed)
-            h = found[-1]
-            np.testing.assert_allclose(net["y"][start:stop, n], found, rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(net["h"][0, n], h, rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(net["c"][0, n], c, rtol=1e-11, atol=1e-13)
+        state = [first[name][0, n] for name in states]
+        for t in range(steps):
+            kept = [inputs["cont"][t, n] * value for value in state]
+            state = step(weight_x @ inputs["x"][t, n].reshape(-1) + bias + fixed, kept, *given)
+            np.testing.assert_allclose(net["y"][t, n], state[0], rtol=1e-11, atol=1e-13)
+        for name, value in zip(states, state, strict=True):
+            np.testing.assert_allclose(net[name][0, n], value, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("after", [True, False])
+def test_gru_is_that_of_onnx(after):
+    fields = {"type": "GRU", "num_output": 3, "reset_after": after, "expose_hidden": True, "outputs": ["y", "h"]}
+    x, h0 = numbers(0, 4, 5, 2), numbers(1, 1, 5, 3)
+    net = net_of(fields, x=x, h0=h0)
+
+    def param(name):
+        """A parameter with the gates in the order of ONNX, z, r, h, and an axis for directions."""
+        r, z, n = np.split(net.param(f"layer.{name}").value, 3)
+        return np.concatenate([z, r, n])[None]
+
+    bias_h = net.param("layer.bias_h").value if after else np.zeros(3)
+    bias = np.concatenate([param("bias"), np.zeros((1, 6)), bias_h[None]], axis=1)
+    given = {"x": x, "w": param("weight_x"), "r": param("weight_h"), "b": bias, "h0": h0}
+    names = ["x", "w", "r", "b", "", "h0"]
+    node = onnx.helper.make_node("GRU", names, ["y", "h"], hidden_size=3, linear_before_reset=int(after))
+    y, h = onnx.reference.ReferenceEvaluator(node).run(None, given)
+    np.testing.assert_allclose(net["y"], y[:, 0], rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(net["h"], h, rtol=1e-11, atol=1e-13)
+
+
+every_recurrent = pytest.mark.parametrize("kind", RECURRENT)
+
+
+@every_recurrent
 @pytest.mark.parametrize("count", [8, 9, 12])
-def test_an_lstm_that_multiplies_a_few_sequences_at_a_time_has_the_same_gradients(count):
-    fields = {"type": "LSTM", "num_output": 3, "loss_weight": 1.0}
+def test_multiplying_a_few_sequences_at_a_time_gives_the_same_gradients(kind, count):
+    fields = {**RECURRENT[kind][0], "num_output": 3, "loss_weight": 1.0}
     found = []
     for most in (4 * 36, 10**6):  # four sequences by the weight, or all of them
         backend = get_backend("numpy", 1)
@@ -291,21 +329,23 @@ def test_an_lstm_that_multiplies_a_few_sequences_at_a_time_has_the_same_gradient
         np.testing.assert_allclose(few, whole, rtol=1e-11, atol=1e-13)
 
 
-def test_the_states_of_an_lstm_handed_on_make_one_of_two_batches():
-    x, cont, zero = numbers(0, 6, 2, 4), np.ones((6, 2)), np.zeros((1, 2, 3))
+@every_recurrent
+def test_states_handed_on_make_one_of_two_batches(kind):
+    fields, _, states, _ = RECURRENT[kind]
+    x, cont = numbers(0, 6, 2, 4), np.ones((6, 2))
     cont[4, 1] = 0
-    fields = {"type": "LSTM", "num_output": 3, "expose_hidden": True, "outputs": ["y", "h", "c"], "loss_weight": 1.0}
-    states = {"h0": zero, "c0": zero}
-    whole = net_of(fields, x=x, cont=cont, **states)
-    first = net_of(fields, x=x[:3], cont=cont[:3], **states)
-    second = net_of(fields, x=x[3:], cont=cont[3:], h0=first["h"], c0=first["c"])
+    fields = {**fields, "num_output": 3, "expose_hidden": True, "outputs": ["y", *states], "loss_weight": 1.0}
+    zeros = {f"{state}0": np.zeros((1, 2, 3)) for state in states}
+    whole = net_of(fields, x=x, cont=cont, **zeros)
+    first = net_of(fields, x=x[:3], cont=cont[:3], **zeros)
+    second = net_of(fields, x=x[3:], cont=cont[3:], **{f"{state}0": first[state] for state in states})
     np.testing.assert_allclose(np.concatenate([first["y"], second["y"]]), whole["y"], rtol=1e-12)
-    dy, ends = numbers(1, 6, 2, 3), {"h": 0.0, "c": 0.0}
+    dy, ends = numbers(1, 6, 2, 3), dict.fromkeys(states, 0.0)
     for net in (whole, first, second):
         net.params.grads.fill(0)
     whole.run_backward({"y": dy} | ends)
     second.run_backward({"y": dy[3:]} | ends)
-    first.run_backward({"y": dy[:3], "h": second.gradients["h0"], "c": second.gradients["c0"]})
+    first.run_backward({"y": dy[:3]} | {state: second.gradients[f"{state}0"] for state in states})
     for key, parameter in whole.params.items():
         np.testing.assert_allclose(first.params[key].grad + second.params[key].grad, parameter.grad, rtol=1e-11)
     parts = [first.gradients["x"], second.gradients["x"]]

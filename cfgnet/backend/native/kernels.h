@@ -15,6 +15,7 @@
 #include "box.h"
 #include "convolution.h"
 #include "copy.h"
+#include "gru.h"
 #include "losses.h"
 #include "lstm.h"
 #include "matrix.h"
@@ -50,6 +51,8 @@ static const Kernel KERNELS[] = {
     ENTRY_AS(gates_pack_back, gates_pack),
     ENTRY(lstm),
     ENTRY(lstm_dz),
+    ENTRY(gru),
+    ENTRY(gru_dz),
     ENTRY(uniform),
     ENTRY(copy),
     ENTRY(attention),

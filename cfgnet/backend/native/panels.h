@@ -43,9 +43,9 @@ INLINE int64_t panel_width(int64_t column, int64_t columns) {
     return block_vectors(ceil_div(columns - column, LANES)) * LANES;
 }
 
-/* out (rows, columns) = a (rows, depth) @ b (depth, columns), of which b is packed. */
-static void run_rows(const float *a, int64_t lda, const float *b, float *out, int64_t ldout, int64_t rows, int64_t depth,
-                     int64_t columns) {
+/* out (rows, columns) = or += a (rows, depth) @ b (depth, columns), of which b is packed. */
+static void packed_product(const float *a, int64_t lda, const float *b, float *out, int64_t ldout, int64_t rows,
+                           int64_t depth, int64_t columns, int add) {
     const float *from[MOST_ROWS];
     float *to[MOST_ROWS];
     for (int64_t column = 0; column < columns; column += panel_width(column, columns)) {
@@ -59,10 +59,16 @@ static void run_rows(const float *a, int64_t lda, const float *b, float *out, in
                 to[r] = out + at * ldout + column;
             }
             RowBlock t = {from, ONE_TAP, 1, depth, &panel, width, NULL, to, smaller(ROWS(v), rows - row),
-                          smaller(width, columns - column), 0};
+                          smaller(width, columns - column), add};
             run_rows_block(&t, v);
         }
     }
+}
+
+/* out = a @ b, of which b is packed. */
+static void run_rows(const float *a, int64_t lda, const float *b, float *out, int64_t ldout, int64_t rows, int64_t depth,
+                     int64_t columns) {
+    packed_product(a, lda, b, out, ldout, rows, depth, columns, 0);
 }
 
 /* pack_weight: a weight (tap, input channel / group, output channel) as a packed matrix (tap and input channel, output

@@ -10,7 +10,7 @@ from cfgnet.backend.native.base import NativeBase, plain
 
 
 class NativeRecurrent(NativeBase):
-    """`lstm` and its gradient, where all arrays are float32 in one piece."""
+    """`lstm`, `gru` and their gradients, where all arrays are float32 in one piece."""
 
     def lstm(
         self,
@@ -50,6 +50,51 @@ class NativeRecurrent(NativeBase):
             return super().lstm_dz(dy, gates, cells, weight, dz, cont, dh, dc, dh0, dc0)
         packs, packed = self._packed("gates_pack_back", packed=weight)
         return self._in_turn(*packs, self.pool.call("lstm_dz", **packed, **arrays, **self._sizes(dy)))
+
+    def gru(
+        self,
+        gates: Array,
+        weight: Array,
+        bias: Array | None,
+        y: Array,
+        inner: Array,
+        before: Array,
+        cont: Array | None = None,
+        h0: Array | None = None,
+        reset_after: bool = True,
+    ) -> Call:
+        """As the numpy kernel."""
+        arrays = {"gates": gates, "bias": bias, "y": y, "inner": inner, "before": before, "cont": cont, "h0": h0}
+        if not y.size or not plain(weight, *arrays.values()):
+            return super().gru(gates, weight, bias, y, inner, before, cont, h0, reset_after)
+        together = len(weight) if reset_after else 2 * weight.shape[1]
+        packs, packed = self._packed("gates_pack", packed=weight[:together], packed_n=weight[together:])
+        call = self.pool.call("gru", **packed, **arrays, **self._sizes(y), reset_after=int(reset_after))
+        return self._in_turn(*packs, call)
+
+    def gru_dz(
+        self,
+        dy: Array,
+        gates: Array,
+        inner: Array,
+        before: Array,
+        weight: Array,
+        dz: Array,
+        dinner: Array,
+        cont: Array | None = None,
+        dh: Array | None = None,
+        dh0: Array | None = None,
+        reset_after: bool = True,
+    ) -> Call:
+        """As the numpy kernel."""
+        arrays = {"dy": dy, "gates": gates, "inner": inner, "before": before, "dz": dz, "dinner": dinner}
+        arrays |= {"cont": cont, "dh": dh, "dh0": dh0}
+        if not dy.size or not plain(weight, *arrays.values()):
+            return super().gru_dz(dy, gates, inner, before, weight, dz, dinner, cont, dh, dh0, reset_after)
+        together = 2 * weight.shape[1]
+        packs, packed = self._packed("gates_pack_back", packed=weight[:together], packed_n=weight[together:])
+        call = self.pool.call("gru_dz", **packed, **arrays, **self._sizes(dy), reset_after=int(reset_after))
+        return self._in_turn(*packs, call)
 
     def _packed(self, kernel: str, **weights: Array) -> tuple[list[Call], dict[str, Array | None]]:
         """The calls that pack weights (gates * H, H), and where to by name: whole vectors of units for each row.
