@@ -20,6 +20,7 @@ SETTINGS = {
     "Eltwise": (),
     "Concat": ("axis",),
     "LSTM": ("num_output",),
+    "GRU": ("num_output",),
     "SoftmaxWithLoss": ("axis",),
     "EuclideanLoss": (),
 }
@@ -33,6 +34,7 @@ PLAIN = {
     "LRN": {"norm_region": "ACROSS_CHANNELS"},
     "Eltwise": {"operation": "SUM", "coeff": ()},
     "LSTM": {"expose_hidden": False},
+    "GRU": {"expose_hidden": False, "reset_after": True},
     "SoftmaxWithLoss": {"ignore_label": None, "normalization": "VALID"},
 }
 """Fields that have to be as they are here: the translation knows no other case."""

@@ -192,7 +192,7 @@ TORCH = os.environ.get("BENCH_PYTHON") or (sys.executable if find_spec("torch") 
 
 
 @pytest.mark.skipif(not TORCH, reason="PyTorch is not there: pip install 'cfgnet[bench]', or set BENCH_PYTHON")
-@pytest.mark.parametrize("name", ["linreg", "mlp", "lenet", "lstm"])
+@pytest.mark.parametrize("name", ["linreg", "mlp", "lenet", "lstm", "gru"])
 def test_pytorch_computes_the_same(name, tmp_path):
     config = ROOT / f"configs/bench/{name}.yaml"
     images = write_workload(config, [], tmp_path)["images"]

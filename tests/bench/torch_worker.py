@@ -14,6 +14,8 @@ import torch.nn.functional as F  # noqa: N812  as everyone calls it
 
 GATES = [0, 1, 3, 2]
 """Where PyTorch's LSTM has the gates i, f, o, g of Caffe's, and the other way round."""
+KEYS = {"weight_x": "weight_ih_l0", "weight_h": "weight_hh_l0", "bias": "bias_ih_l0"}
+"""What PyTorch calls the parameters of a recurrent layer."""
 
 
 class Net:
@@ -150,28 +152,41 @@ def concat(net, node):
     return lambda *x: torch.cat(x, axis)
 
 
+def recurrent(net, node, module, keys, turned=lambda tensor: tensor):
+    """A module of PyTorch that goes through sequences, with our parameters in the place of those that `keys` names.
+
+    `turned` brings one into its order, and back. Where one of ours is shorter it is the last part, behind zeros.
+    """
+    torch.nn.init.zeros_(module.bias_hh_l0).requires_grad_(False)
+    for name, theirs in keys.items():
+        key, parameter = node["params"][name], getattr(module, theirs)
+        size = len(net.values[key])
+        with torch.no_grad():
+            parameter[-size:] = turned(net.values[key])
+        net.params[key] = parameter.requires_grad_()
+        net.restore[key] = lambda gradient, size=size: turned(gradient[-size:])
+
+    def call(x):
+        y, states = module(x.flatten(2))
+        return {"y": y, **dict(zip("hc", states if isinstance(states, tuple) else [states], strict=False))}
+
+    return call
+
+
 def lstm(net, node):
     """PyTorch's own LSTM; of its two biases, which are summed, the second stays zero."""
-    size = node["fields"]["num_output"]
-    keys = {"weight_x": "weight_ih_l0", "weight_h": "weight_hh_l0", "bias": "bias_ih_l0"}
-    inputs = net.values[node["params"]["weight_x"]].shape[1]
-    module = torch.nn.LSTM(inputs, size)
+    size, inputs = node["fields"]["num_output"], net.values[node["params"]["weight_x"]].shape[1]
 
     def turned(tensor):
         return tensor.unflatten(0, (4, size))[GATES].flatten(0, 1)
 
-    for name, theirs in keys.items():
-        key, parameter = node["params"][name], getattr(module, theirs)
-        with torch.no_grad():
-            parameter.copy_(turned(net.values[key]))
-        net.params[key], net.restore[key] = parameter, turned
-    torch.nn.init.zeros_(module.bias_hh_l0).requires_grad_(False)
+    return recurrent(net, node, torch.nn.LSTM(inputs, size), KEYS, turned)
 
-    def call(x):
-        y, (h, c) = module(x.flatten(2))
-        return {"y": y, "h": h, "c": c}
 
-    return call
+def gru(net, node):
+    """PyTorch's own GRU; of its two biases, the second differs from the first in its last part only."""
+    size, inputs = node["fields"]["num_output"], net.values[node["params"]["weight_x"]].shape[1]
+    return recurrent(net, node, torch.nn.GRU(inputs, size), {**KEYS, "bias_h": "bias_hh_l0"})
 
 
 def softmax_with_loss(net, node):
@@ -195,6 +210,7 @@ LAYERS = {
     "Eltwise": eltwise,
     "Concat": concat,
     "LSTM": lstm,
+    "GRU": gru,
     "SoftmaxWithLoss": softmax_with_loss,
     "EuclideanLoss": euclidean_loss,
 }
