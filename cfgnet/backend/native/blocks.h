@@ -135,7 +135,7 @@ INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
 #if REGISTERS == 32
 #define COLUMN_SHAPES(F) UP_TO_16(F, 1) UP_TO_14(F, 2) UP_TO_9(F, 3) UP_TO_6(F, 4)
 #define ROW_SHAPES(F) F(1) F(2) F(3) F(4)
-#define FEW_ROWS_SHAPES(F) UP_TO_6(F, 4)
+#define FEW_ROWS_SHAPES(F) UP_TO_14(F, 2) UP_TO_9(F, 3) UP_TO_6(F, 4)
 #else
 #define COLUMN_SHAPES(F) UP_TO_10(F, 1) UP_TO_6(F, 2) UP_TO_4(F, 3)
 #define ROW_SHAPES(F) F(1) F(2) F(3)
