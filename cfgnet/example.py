@@ -76,6 +76,7 @@ VALUES: dict[str, Any] = {
     "power": 0.75,
     "stepsize": 1000,
     "stepvalue": [1000, 1500],
+    "crop_size": 227,
     "tensors": {"data": {"shape": [8], "filler": "gaussian"}, "label": {"classes": 10}},
 }
 """What an example gives for a field that has no default."""

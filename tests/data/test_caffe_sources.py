@@ -278,3 +278,60 @@ def test_a_mean_file_that_does_not_fit_is_an_error(tmp_path):
         batches(tmp_path / "mean.binaryproto")
     with pytest.raises(DataError, match="no such file"):
         batches(tmp_path / "none.npy")
+
+
+# windows.
+
+
+@pytest.fixture
+def detector(tmp_path):
+    """An image of 6 x 8 with two windows of class 3, one in between, and three that show nothing."""
+    pixels = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    rows = ["3 1.0 0 0 3 3", "3 0.6 4 2 7 5", "2 0.45 0 0 1 1", "2 0.2 0 0 3 3", "1 0 2 2 5 5", "1 0 -2 -2 1 1"]
+    (tmp_path / "windows.txt").write_text("\n".join(["# 0", "a.png", "3", "6", "8", str(len(rows)), *rows]))
+    given_ = {"source": "windows", "path": str(tmp_path / "windows.txt"), "root_folder": str(tmp_path)}
+    return given_ | {"crop_size": 4, "bg_threshold": 0.3, "batch_size": 4}, pixels.transpose(2, 0, 1)
+
+
+def test_windows_have_their_share_of_every_batch(detector):
+    settings, pixels = detector
+    records = opened(**settings)
+    found = everything(records)
+    assert records.count == 8 and found["label"].tolist() == [0, 0, 0, 3] * 2
+    half = everything(opened(**settings, fg_fraction=0.5))
+    assert half["label"].reshape(-1, 4).tolist() == [[0, 0, 3, 3]] * 2
+    assert len({image.tobytes() for image in half["data"]}) == 5  # all of them, the sixth shows too little of class 2
+    for image in (pixels[:, :4, :4], pixels[:, 2:6, 4:8], pixels[:, 2:6, 2:6]):
+        assert any(np.array_equal(image, one) for one in half["data"])
+
+
+def test_windows_reach_beyond_the_image_and_take_their_surroundings_along(detector):
+    settings, pixels = detector
+    shifted = everything(opened(**settings, fg_fraction=0, transform={"mean_value": [1, 2, 3]}))["data"]
+    outside = next(one for one in shifted if np.array_equal(one[:, 2:, 2:], pixels[:, :2, :2]))
+    assert (outside[:, :2] == np.array([1, 2, 3]).reshape(3, 1, 1)).all()
+    wide = opened(**settings | {"crop_size": 8}, context_pad=2, fg_fraction=0)
+    assert wide.shapes["data"] == (3, 8, 8) and np.isfinite(everything(wide)["data"]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("3 1.0 0 0 3 3", "3 1.0 0 0 3"), "windows.txt:7: expected 'class overlap x1 y1 x2 y2', found '3 1.0 0 0 3'"),
+        (("# 0", "0"), "windows.txt:1: expected '# number', a path"),
+        (("\n6\n8\n6\n", "\n6\n8\n7\n"), "windows.txt:1: expected 7 windows, found 6"),
+        (("a.png", "b.png"), "b.png: no such file"),
+        (("1.0 0 0", "0.1 0 0"), ""),
+    ],
+)
+def test_windows_refuse_what_they_cannot_read(detector, tmp_path, change, message):
+    settings, _ = detector
+    file = tmp_path / "windows.txt"
+    file.write_text(file.read_text().replace(*change))
+    if not message:
+        file.write_text(file.read_text().replace("0.6 4", "0.1 4"))
+        message = "expected windows that show a class (fg_threshold), found none"
+    with pytest.raises(DataError) as caught:
+        everything(opened(**settings))
+    assert message in str(caught.value)
