@@ -301,7 +301,9 @@ def test_windows_have_their_share_of_every_batch(detector):
     assert records.count == 8 and found["label"].tolist() == [0, 0, 0, 3] * 2
     half = everything(opened(**settings, fg_fraction=0.5))
     assert half["label"].reshape(-1, 4).tolist() == [[0, 0, 3, 3]] * 2
-    assert len({image.tobytes() for image in half["data"]}) == 5  # all of them, the sixth shows too little of class 2
+    assert (
+        len({image.tobytes() for image in half["data"]}) == 4
+    )  # all places that five windows have; the sixth shows too little
     for image in (pixels[:, :4, :4], pixels[:, 2:6, 4:8], pixels[:, 2:6, 2:6]):
         assert any(np.array_equal(image, one) for one in half["data"])
 
