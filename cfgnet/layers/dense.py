@@ -1,4 +1,4 @@
-"""Fully connected layers."""
+"""Fully connected layers, and the table that takes the place of one for numbers of things."""
 
 from __future__ import annotations
 
@@ -80,6 +80,62 @@ class InnerProduct(Layer):
             k.product(upper, matrix, dx.reshape(-1, matrix.shape[1]) if direct else rows)
             if not direct:
                 k.copy(rows, dx)
+
+
+class Embed(Layer):
+    """A row of a table for each index: y[..., :] = weight[x[...]] + bias, as an InnerProduct of one-hot vectors.
+
+    x holds whole numbers from 0 to input_dim - 1, such as those of words or characters; another is an error when it
+    comes. Unlike Caffe's, the weight starts as `xavier` rather than zero.
+    """
+
+    num_output: PositiveInt
+    """Length of a row."""
+    input_dim: PositiveInt
+    """How many rows there are."""
+    bias_term: bool = True
+    """Whether to add a bias."""
+    weight_filler: Filler = Xavier()
+    """How the weight starts."""
+    bias_filler: Filler = Constant()
+    """How the bias starts."""
+
+    ports = "x:int -> y"
+    aliases = ("Embedding",)
+    cases = [
+        Case(
+            num_output=2,
+            input_dim=3,
+            x=[[2, 0, 2]],
+            weight=[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]],
+            bias=[0.5, 0.0],
+            expect={"y": [[[5.5, 6.0], [1.5, 2.0], [5.5, 6.0]]]},
+        ),
+        Case(num_output=5, input_dim=4, x=[3, 1, 1, 0, 3], bias_term=False),
+        Case(num_output=1, input_dim=2, x=[[[1], [1]], [[0], [1]]], bias=(1,)),
+    ]
+
+    def shapes(self, x):
+        return (*x, self.num_output)
+
+    def params(self, x):
+        yield Param("weight", (self.input_dim, self.num_output), self.weight_filler)
+        if self.bias_term:
+            yield Param("bias", (self.num_output,), self.bias_filler)
+
+    def flops(self, y):
+        return size(y) if self.bias_term else 0
+
+    def forward(self, k, x, weight, y, bias=None):
+        k.take(weight, x, y)
+        if bias is not None:
+            k.map("y + bias", y, y=y, bias=bias.reshape(*(1,) * x.ndim, -1))
+
+    def backward(self, k, x, dy, dweight=None, dbias=None):
+        if dbias is not None:
+            k.sum("dy", dbias, range(x.ndim), add=True, dy=dy)
+        if dweight is not None:
+            k.scatter_add(x, dy, dweight, add=True)
 
 
 def _in_rows(k, x, matrix, rows):

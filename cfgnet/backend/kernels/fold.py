@@ -14,9 +14,18 @@ from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.kernels.memory import address, order, overlap, same_place
 
-PRODUCES = {"conv": 3, "conv_dx": 2, "pool_max": 1, "pool_ave": 1, "pool_max_dx": 3, "pool_ave_dx": 1}
+PRODUCES = {
+    "conv": 3,
+    "conv_dx": 2,
+    "pool_max": 1,
+    "pool_ave": 1,
+    "pool_max_dx": 3,
+    "pool_ave_dx": 1,
+    "normalize": 1,
+    "normalize_dx": 3,
+}
 """The kernels whose result a chain may go on with, part by part, and which argument that is."""
-ADDS = {"product": 2, "sum": 1, "conv_dweight": 2}
+ADDS = {"product": 2, "sum": 1, "conv_dweight": 2, "scatter_add": 2}
 """The kernels that add to an array if they are told to, and which argument that is."""
 MOST_STEPS = 24
 """The longest chain; there is nothing to gain from a longer one."""

@@ -20,6 +20,7 @@
 #include "lstm.h"
 #include "matrix.h"
 #include "pooling.h"
+#include "rows.h"
 #include "tiles.h"
 #include "uniform.h"
 #include "winograd.h"
@@ -55,6 +56,10 @@ static const Kernel KERNELS[] = {
     ENTRY(gru_dz),
     ENTRY(uniform),
     ENTRY(copy),
+    ENTRY_COVERING(normalize),
+    ENTRY_OF(normalize_dx, normalize, normalize_covers, NULL),
+    ENTRY(take),
+    ENTRY(scatter_add),
     ENTRY(attention),
     ENTRY_AS(attention_dx, attention),
 };
