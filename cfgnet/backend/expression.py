@@ -33,7 +33,7 @@ FUNCTIONS = {
     "where": ("where", 3),
     "sigmoid": ("sigmoid", 1),
     "abs": ("absolute", 1),
-    **{name: (name, 1) for name in ("exp", "expm1", "log", "log1p", "sqrt", "tanh", "sign", "trunc")},
+    **{name: (name, 1) for name in ("exp", "expm1", "log", "log1p", "sqrt", "tanh", "erf", "sign", "trunc")},
 }
 """What a formula may call: the name in it, the instruction, and how many arguments it takes."""
 

@@ -34,6 +34,7 @@ def numpy_value(formula, given):
         "min": np.minimum,
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "abs": np.abs,
+        "erf": scipy.special.erf,
         **{name: getattr(np, name) for name, (_, count) in FUNCTIONS.items() if hasattr(np, name) and count != 2},
     }
     return eval(formula, {"__builtins__": {}}, functions | given)
@@ -49,6 +50,7 @@ FORMULAS = [
     "exp(-abs(x)) + log1p(x ** 2) + sqrt(abs(y))",
     "-x / (1 + y ** 2)",
     "(x >= y) + (x < y) * 2 + (x == x) * 4 + (x <= 0)",
+    "erf(x) * erf(y - 1)",
     "tanh(x) ** 3 + sign(y) + trunc(3 * x) + expm1(x / 4) + log(1 + x * x)",
 ]
 
@@ -70,12 +72,24 @@ def test_map_and_sum_compute_what_the_formula_says(formula, shape, threads):
             np.testing.assert_allclose(total, 1 + expected.sum(axis=axes), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("formula", ["x * y", "where(x > 0, x, 2 * y)", "y - x", "x * (x > y)"])
+@pytest.mark.parametrize("formula", ["x * y", "where(x > 0, x, 2 * y)", "y - x", "x * (x > y)", "erf(x)"])
 def test_the_result_may_lie_over_an_operand(formula):
     given = arrays((6, 50, 40), "xy")
     expected = numpy_value(formula, given)
     Kernels(np).map(formula, given["x"], **given)()
     np.testing.assert_allclose(given["x"], expected, rtol=1e-13)
+
+
+def test_the_error_function_is_that_of_scipy():
+    near = np.concatenate([np.logspace(-300, -1, 3000), np.linspace(0.1, 7, 20001), [0.0, np.inf, np.nan]])
+    x = np.concatenate([-near, near])
+    for dtype, bound in (("float64", 1e-15), ("float32", 4e-7)):
+        y = np.empty_like(x, dtype)
+        Kernels(np).map("erf(x)", y, x=x.astype(dtype))()
+        expected = scipy.special.erf(x.astype(dtype).astype(np.float64))
+        np.testing.assert_allclose(y, expected, rtol=0, atol=bound)
+        np.testing.assert_allclose(y, expected, rtol=bound, atol=1e-38)
+        assert np.nanmax(np.abs(y)) == 1
 
 
 @given(order=st.permutations(range(4)), threads=st.integers(1, 3), channel=st.booleans())

@@ -11,6 +11,7 @@ from typing import Any
 
 from cfgnet.backend.expression import Instruction, Program, compiled
 from cfgnet.backend.kernels.base import Array, Base, Call, Record, Shape, in_turn, quick
+from cfgnet.backend.kernels.erf import erf
 from cfgnet.backend.kernels.memory import order
 
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal"}
@@ -223,11 +224,17 @@ class Elementwise(Base):
         if function == "sigmoid":  # as (tanh(x / 2) + 1) / 2, which cannot overflow
             first = [partial(xp.multiply, operands[0], 0.5, out), partial(xp.tanh, out, out)]
             return [*first, partial(xp.multiply, out, 0.5, out), partial(xp.add, out, 0.5, out)]
+        if function == "erf":
+            return self._erf(operands[0], out, thread)
         if out.dtype.kind == "f" and all(o.dtype == out.dtype for o in operands if _is_array(o)):
             operands = [o if _is_array(o) else xp.asarray(o, out.dtype) for o in operands]  # or each call makes one
         if function in EXTREMES:
             return [partial(getattr(xp, function), *operands, out=out)]
         return [partial(getattr(xp, function), *operands, out)]
+
+    def _erf(self, x: Any, out: Array, thread: int) -> list[Call]:
+        """The calls that compute out = erf(x)."""
+        return erf(self.xp, x, out, [self.temporary(thread, 1005 + n, out.shape, out.dtype) for n in range(3)])
 
 
 class _Sum:
