@@ -154,17 +154,23 @@ def garbage(shape, order):
 @by_threads
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("shape", [(5, 4, 3, 6), (1, 7, 1, 2), (1, 1, 1, 9)])
-def test_softmax_and_its_gradient(shape, axis, threads, order):
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_and_its_logarithm_with_their_gradients(name, shape, axis, threads, order):
     k = Small(np, threads)
+    forward, backward = getattr(k, name), getattr(k, f"{name}_dx")
     x, dy = (laid_out(a, order) for a in arrays(shape, ("x", "dy")).values())
     y = garbage(shape, order)
-    k.softmax(x, y, axis)()
-    np.testing.assert_allclose(y, scipy.special.softmax(x, axis), rtol=1e-12)
-    dx, expected = garbage(shape, order), y * (dy - (dy * y).sum(axis=axis, keepdims=True))
-    k.softmax_dx(y, dy, dx, axis)()
+    forward(x, y, axis)()
+    np.testing.assert_allclose(y, getattr(scipy.special, name)(x, axis), rtol=1e-12, atol=1e-15)
+
+    def total(values):
+        return values.sum(axis=axis, keepdims=True)
+
+    dx, expected = garbage(shape, order), y * (dy - total(dy * y)) if name == "softmax" else dy - np.exp(y) * total(dy)
+    backward(y, dy, dx, axis)()
     np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-15)
-    k.softmax(x, x, axis)()
-    k.softmax_dx(y, dy, dy, axis)()
+    forward(x, x, axis)()
+    backward(y, dy, dy, axis)()
     np.testing.assert_array_equal(x, y)
     np.testing.assert_array_equal(dy, dx)
 
