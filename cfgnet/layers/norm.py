@@ -245,7 +245,7 @@ class Bias(Spanning):
             k.sum("dy", dbias, self._view(dy, dbias)[1], add=True, dy=dy)
         if dshift is not None:
             k.sum("dy", dshift, self._view(dy, dshift)[1], dy=dy)
-        if dx is not None:
+        if dx is not None:  # as a map, which goes on with the pass that makes dy; a copy would end it
             k.map("dy", dx, dy=dy)
 
 
