@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from cfgnet.backend import Backend
-from cfgnet.backend.kernels import ConvAlgo, Kernels
+from cfgnet.backend.kernels import Call, ConvAlgo, Kernels
+from cfgnet.backend.kernels.base import Array
 
 INSTALL = "pip install 'cfgnet[gpu12]' for CUDA 12, or 'cfgnet[gpu13]' for CUDA 13"
 
@@ -15,6 +17,11 @@ class CupyKernels(Kernels):
 
     block_elements = column_elements = pooled_elements = most_pixels = small_product = 1 << 26
     row_elements = wide_outputs = 1
+
+    def _erf(self, x: Any, out: Array, thread: int) -> list[Call]:
+        from cupyx.scipy.special import erf
+
+        return [partial(erf, x, out)]
 
 
 def why_not() -> str:

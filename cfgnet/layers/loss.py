@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -48,6 +49,27 @@ class Softmax(Layer):
 
     def backward(self, k, y, dy, dx):
         k.softmax_dx(y, dy, dx, self.axis)
+
+
+class LogSoftmax(Softmax):
+    """Logarithm of the softmax: y = x - log(sum(exp(x))) along `axis`, with the maximum subtracted first."""
+
+    axis: int = 1
+    """The axis along which exp(y) sums to 1."""
+
+    cases = [
+        Case(x=[[0.0, 0.0], [1000.0, -1000.0]], expect={"y": [[-math.log(2), -math.log(2)], [0.0, -2000.0]]}),
+        Case(x=(3, 4)),
+        Case(x=(2, 3, 2, 2)),
+        Case(x=(3, 2), axis=0),
+        Case(x=(2, 3, 4), axis=-1),
+    ]
+
+    def forward(self, k, x, y):
+        k.log_softmax(x, y, self.axis)
+
+    def backward(self, k, y, dy, dx):
+        k.log_softmax_dx(y, dy, dx, self.axis)
 
 
 class SoftmaxWithLoss(Loss):

@@ -1,9 +1,9 @@
-"""Normalisation over the batch and over neighbouring channels, and the affine layer that goes with it."""
+"""Normalisation over the batch and over neighbouring channels, and the affine layers that go with it."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
@@ -163,16 +163,41 @@ class BatchNorm(Layer):
             k.map("(dy - (c + normal * along)) * i", dx, dy=dy, normal=normal, c=c, along=along, i=i)
 
 
-class Scale(Layer):
+class Spanning(Layer, abstract=True):
+    """A small array that spans some axes of x and is repeated along all others: a parameter, or a second input."""
+
+    axis: int = 1
+    """First axis of x that is spanned."""
+    num_axes: int = Field(default=1, ge=-1)
+    """How many axes the parameter spans; -1 to the end, 0 for a single number."""
+
+    layout: ClassVar[Literal["any"]] = "any"
+    small: ClassVar[str]
+    """What messages call the array."""
+
+    def _span(self, x, given=None):
+        """The first axis of x that is spanned, and the shape of the array, which is `given` for a second input."""
+        axis = canonical_axis(self.axis, len(x)) if self.num_axes or given is not None else 0
+        stop = axis + len(given) if given is not None else len(x) if self.num_axes < 0 else axis + self.num_axes
+        if stop > len(x):
+            raise ShapeError(f"the {self.small} spans axes {axis} to {stop - 1}, and x has only {len(x)}")
+        if given is not None and x[axis:stop] != given:
+            raise ShapeError(f"expected a {self.small} of {text(x[axis:stop])}, got {text(given)}")
+        return axis, x[axis:stop]
+
+    def _view(self, x, small):
+        """`small`, shaped to meet x, and the axes of x that it does not span."""
+        axis, shape = self._span(x.shape, small.shape) if small.ndim else (0, ())
+        others = (*range(axis), *range(axis + len(shape), x.ndim))
+        return small.reshape(*(1,) * axis, *shape, *(1,) * (x.ndim - axis - len(shape))), others
+
+
+class Scale(Spanning):
     """Scale, and shift with bias_term: y = x * weight + bias, where weight spans the axes of x from `axis` on.
 
     With a second input, that takes the place of the weight and is not learned.
     """
 
-    axis: int = 1
-    """First axis of x that the weight spans."""
-    num_axes: int = Field(default=1, ge=-1)
-    """How many axes the weight spans; -1 to the end, 0 for a single number."""
     bias_term: bool = False
     """Whether to add a bias of the weight's shape."""
     filler: Filler = Constant(value=1.0)
@@ -181,7 +206,7 @@ class Scale(Layer):
     """How the bias starts."""
 
     ports = "x, scale? -> y"
-    layout = "any"
+    small = "scale"
     cases = [
         Case(x=[[1.0, 2.0]], weight=[3.0, -1.0], bias=[0.5, 0.0], bias_term=True, expect={"y": [[3.5, -2.0]]}),
         Case(x=(2, 3, 4, 2), weight=(3,)),
@@ -193,16 +218,6 @@ class Scale(Layer):
         Case(x=(2, 3, 4), scale=(2,), axis=0, bias_term=True),
         Case(x=(2, 3), scale=(2, 3), axis=0),
     ]
-
-    def _span(self, x, scale=None):
-        """The first axis of x that the weight spans, and the weight's shape."""
-        axis = canonical_axis(self.axis, len(x)) if self.num_axes or scale is not None else 0
-        stop = axis + len(scale) if scale is not None else len(x) if self.num_axes < 0 else axis + self.num_axes
-        if stop > len(x):
-            raise ShapeError(f"the scale spans axes {axis} to {stop - 1}, and x has only {len(x)}")
-        if scale is not None and x[axis:stop] != scale:
-            raise ShapeError(f"expected a scale of {text(x[axis:stop])}, got {text(scale)}")
-        return axis, x[axis:stop]
 
     def shapes(self, x, scale=None):
         self._span(x, scale)
@@ -217,12 +232,6 @@ class Scale(Layer):
 
     def flops(self, x):
         return (2 if self.bias_term else 1) * size(x)
-
-    def _view(self, x, small):
-        """`small`, shaped to meet x, and the axes of x that it does not span."""
-        axis, shape = self._span(x.shape, small.shape) if small.ndim else (0, ())
-        others = (*range(axis), *range(axis + len(shape), x.ndim))
-        return small.reshape(*(1,) * axis, *shape, *(1,) * (x.ndim - axis - len(shape))), others
 
     def forward(self, k, x, y, weight=None, scale=None, bias=None):
         factor, _ = self._view(x, weight if scale is None else scale)
@@ -241,6 +250,49 @@ class Scale(Layer):
             k.sum("dy * x", dscale, others, dy=dy, x=x)
         if dx is not None:
             k.map("dy * weight", dx, dy=dy, weight=factor)
+
+
+class Bias(Spanning):
+    """Shift: y = x + bias, where bias spans the axes of x from `axis` on.
+
+    With a second input, that takes the place of the bias and is not learned.
+    """
+
+    filler: Filler = Constant()
+    """How the bias starts."""
+
+    ports = "x, shift? -> y"
+    inplace = {"y": "x"}
+    small = "bias"
+    cases = [
+        Case(x=[[1.0, 2.0], [3.0, 4.0]], bias=[0.5, -1.0], expect={"y": [[1.5, 1.0], [3.5, 3.0]]}),
+        Case(x=(2, 3, 4, 2), bias=(3,)),
+        Case(x=(2, 3, 4), axis=0, num_axes=2, bias=(2, 3)),
+        Case(x=(2, 3, 4), axis=-2, num_axes=-1),
+        Case(x=(2, 3), num_axes=0, bias=(), filler=Constant(value=0.5)),
+        Case(x=(2, 3, 4), shift=(3, 4)),
+        Case(x=(2, 3), shift=(2, 3), axis=0),
+        Case(x=(2, 3), shift=()),
+    ]
+
+    def shapes(self, x, shift=None):
+        self._span(x, shift)
+        return x
+
+    def params(self, x, shift=None):
+        if shift is None:
+            yield Param("bias", self._span(x)[1], self.filler)
+
+    def forward(self, k, x, y, bias=None, shift=None):
+        k.map("x + bias", y, x=x, bias=self._view(x, bias if shift is None else shift)[0])
+
+    def backward(self, k, dy, dx=None, dbias=None, dshift=None):
+        if dbias is not None:
+            k.sum("dy", dbias, self._view(dy, dbias)[1], add=True, dy=dy)
+        if dshift is not None:
+            k.sum("dy", dshift, self._view(dy, dshift)[1], dy=dy)
+        if dx is not None:  # as a map, which goes on with the pass that makes dy; a copy would end it
+            k.map("dy", dx, dy=dy)
 
 
 class LRN(Layer):

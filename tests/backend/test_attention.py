@@ -74,4 +74,5 @@ def test_attention_is_what_its_definition_says(tier, data):
     exact = [each.astype(np.float64) for each in (query, key, value)]
     wanted = definition(*exact, causal, mask)
     for found, one in zip((prob, y, *gradients), (*wanted, *slopes(*exact, wanted[0], dy)), strict=True):
-        assert np.linalg.norm((found - one).ravel()) <= 3e-6 * max(np.linalg.norm(one.ravel()), 1e-3)
+        # Where terms cancel, their rounding is left; the terms are of about 1.
+        assert np.linalg.norm((found - one).ravel()) <= 3e-6 * max(np.linalg.norm(one.ravel()), 0.5)

@@ -34,6 +34,7 @@ def numpy_value(formula, given):
         "min": np.minimum,
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "abs": np.abs,
+        "erf": scipy.special.erf,
         **{name: getattr(np, name) for name, (_, count) in FUNCTIONS.items() if hasattr(np, name) and count != 2},
     }
     return eval(formula, {"__builtins__": {}}, functions | given)
@@ -49,6 +50,9 @@ FORMULAS = [
     "exp(-abs(x)) + log1p(x ** 2) + sqrt(abs(y))",
     "-x / (1 + y ** 2)",
     "(x >= y) + (x < y) * 2 + (x == x) * 4 + (x <= 0)",
+    "where(x > y, dy, x) - where(x < 0.5, 2, slope)",
+    "erf(x) * erf(y - 1)",
+    "x ** 5 + (1 + x * x) ** -3 + (1 + y * y) ** 0.5 - (1 + dy * dy) ** -1.5 + x ** 1",
     "tanh(x) ** 3 + sign(y) + trunc(3 * x) + expm1(x / 4) + log(1 + x * x)",
 ]
 
@@ -70,12 +74,26 @@ def test_map_and_sum_compute_what_the_formula_says(formula, shape, threads):
             np.testing.assert_allclose(total, 1 + expected.sum(axis=axes), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("formula", ["x * y", "where(x > 0, x, 2 * y)", "y - x", "x * (x > y)"])
+@pytest.mark.parametrize(
+    "formula", ["x * y", "where(x > 0, x, 2 * y)", "where(y > 0, y, x)", "y - x", "x * (x > y)", "erf(x)"]
+)
 def test_the_result_may_lie_over_an_operand(formula):
     given = arrays((6, 50, 40), "xy")
     expected = numpy_value(formula, given)
     Kernels(np).map(formula, given["x"], **given)()
     np.testing.assert_allclose(given["x"], expected, rtol=1e-13)
+
+
+def test_the_error_function_is_that_of_scipy():
+    near = np.concatenate([np.logspace(-300, -1, 3000), np.linspace(0.1, 7, 20001), [0.0, np.inf, np.nan]])
+    x = np.concatenate([-near, near])
+    for dtype, bound in (("float64", 1e-15), ("float32", 4e-7)):
+        y = np.empty_like(x, dtype)
+        Kernels(np).map("erf(x)", y, x=x.astype(dtype))()
+        expected = scipy.special.erf(x.astype(dtype).astype(np.float64))
+        np.testing.assert_allclose(y, expected, rtol=0, atol=bound)
+        np.testing.assert_allclose(y, expected, rtol=bound, atol=1e-38)
+        assert np.nanmax(np.abs(y)) == 1
 
 
 @given(order=st.permutations(range(4)), threads=st.integers(1, 3), channel=st.booleans())
@@ -100,6 +118,7 @@ def test_product(rows, threads, add):
 def test_equal_parts_of_a_formula_are_computed_once_and_places_are_used_again():
     program = compiled("exp(x) * exp(x) + exp(x)")
     assert [i.function for i in program.instructions] == ["exp", "multiply", "add"]
+    assert [i.function for i in compiled("x ** 4").instructions] == ["multiply", "multiply"]
     chain = compiled("tanh(tanh(tanh(tanh(x))))")
     assert set(chain.places) == {0, 1}
 
@@ -135,17 +154,23 @@ def garbage(shape, order):
 @by_threads
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("shape", [(5, 4, 3, 6), (1, 7, 1, 2), (1, 1, 1, 9)])
-def test_softmax_and_its_gradient(shape, axis, threads, order):
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_and_its_logarithm_with_their_gradients(name, shape, axis, threads, order):
     k = Small(np, threads)
+    forward, backward = getattr(k, name), getattr(k, f"{name}_dx")
     x, dy = (laid_out(a, order) for a in arrays(shape, ("x", "dy")).values())
     y = garbage(shape, order)
-    k.softmax(x, y, axis)()
-    np.testing.assert_allclose(y, scipy.special.softmax(x, axis), rtol=1e-12)
-    dx, expected = garbage(shape, order), y * (dy - (dy * y).sum(axis=axis, keepdims=True))
-    k.softmax_dx(y, dy, dx, axis)()
+    forward(x, y, axis)()
+    np.testing.assert_allclose(y, getattr(scipy.special, name)(x, axis), rtol=1e-12, atol=1e-15)
+
+    def total(values):
+        return values.sum(axis=axis, keepdims=True)
+
+    dx, expected = garbage(shape, order), y * (dy - total(dy * y)) if name == "softmax" else dy - np.exp(y) * total(dy)
+    backward(y, dy, dx, axis)()
     np.testing.assert_allclose(dx, expected, rtol=1e-12, atol=1e-15)
-    k.softmax(x, x, axis)()
-    k.softmax_dx(y, dy, dy, axis)()
+    forward(x, x, axis)()
+    backward(y, dy, dy, axis)()
     np.testing.assert_array_equal(x, y)
     np.testing.assert_array_equal(dy, dx)
 

@@ -151,10 +151,11 @@ def laid(array, order):
     return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=120)
 @given(st.data())
-def test_softmax(data):
+def test_softmax_and_its_logarithm(data):
     draw = data.draw
+    name = draw(st.sampled_from(["softmax", "log_softmax"]))
     k, normal = drawn_kernels(draw), drawn_normal(draw)
     shape = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda shape: np.prod(shape) < 1 << 16))
     order = draw(st.permutations(range(len(shape))))
@@ -163,23 +164,25 @@ def test_softmax(data):
     if draw(st.booleans()):
         x -= 1000
     wanted, slope = np.zeros(shape), np.zeros(shape)
-    REFERENCE.softmax(double(x), wanted, axis)()
-    REFERENCE.softmax_dx(wanted, double(dy), slope, axis)()
-    in_c(k.softmax(x, y, axis))()
-    in_c(k.softmax_dx(y, dy, dx, axis))()
+    forward, backward = getattr(k, name), getattr(k, f"{name}_dx")
+    getattr(REFERENCE, name)(double(x), wanted, axis)()
+    getattr(REFERENCE, f"{name}_dx")(wanted, double(dy), slope, axis)()
+    in_c(forward(x, y, axis))()
+    in_c(backward(y, dy, dx, axis))()
     close(y, wanted)
     assert np.linalg.norm((dx - slope).ravel()) <= 1e-6 * np.linalg.norm(dy.ravel())  # terms may cancel each other
-    k.softmax(x, x, axis)()
-    k.softmax_dx(y, dy, dy, axis)()
+    forward(x, x, axis)()
+    backward(y, dy, dy, axis)()
     assert np.array_equal(x, y)
     assert np.array_equal(dy, dx)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_softmax_of_nan_is_nan(isa):
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_nan_is_nan(name, isa):
     x = np.zeros((3, 21), np.float32)
     x[1, 18] = np.nan
-    native.make(1, isa=isa).k.softmax(x, x, 1)()
+    getattr(native.make(1, isa=isa).k, name)(x, x, 1)()
     assert np.array_equal(np.isnan(x).all(axis=1), [False, True, False])
     assert not np.isnan(x[[0, 2]]).any()
 

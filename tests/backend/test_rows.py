@@ -87,9 +87,10 @@ def test_take_and_scatter_add(k, data):
         wanted[at] += slope[i]
     total = np.full((rows, columns), 7, np.float32)
     k.scatter_add(index, slope, total)()
-    close(total, wanted)
+    room = 2e-6 * np.abs(slope).sum()  # what cancels in a sum leaves its rounding behind
+    assert np.abs(total - wanted).max() <= room
     k.scatter_add(index, slope, total, add=True)()
-    close(total, 2 * wanted)
+    assert np.abs(total - 2 * wanted).max() <= 2 * room
 
 
 @every_tier

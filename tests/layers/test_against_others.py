@@ -24,13 +24,13 @@ settings.register_profile("steady", derandomize=True, deadline=None, max_example
 settings.load_profile("steady")
 
 
-def net_of(fields, phase="train", backend=None, **inputs):
+def net_of(fields, phase="train", backend=None, dtype="float64", **inputs):
     """A net of one layer over `inputs`, fed and run."""
     backend = backend or get_backend("numpy")
     layer = Layer.model_validate({"name": "layer", "inputs": list(inputs), **fields})
     types = {name: TensorType(a.shape, "int" if a.dtype.kind == "i" else "float") for name, a in inputs.items()}
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
-    net = Net(plan_layers([layer], phase, types, backend, "float64", wrt=wrt), backend)
+    net = Net(plan_layers([layer], phase, types, backend, dtype, wrt=wrt), backend)
     for key, parameter in net.params.items():
         if net.plan.slots[key].trainable:
             parameter.value[...] = np.random.default_rng(len(key)).normal(size=parameter.value.shape)

@@ -50,6 +50,38 @@ class Various(Elementwise):
 
         return self._in_pieces(steps, (axis,), y, dy, dx)
 
+    def log_softmax(self, x: Array, y: Array, axis: int) -> Call:
+        """y = x - log(sum(exp(x))) along `axis`, with the maximum subtracted first; y may be x."""
+        xp = self.xp
+
+        def steps(thread: int, x: Array, y: Array) -> list[Call]:
+            powers, one = self._aside(thread, 0, x), self._one(thread, 1, x, axis)
+            return [
+                partial(xp.max, x, axis=axis, keepdims=True, out=one),
+                partial(xp.subtract, x, one, y),
+                partial(xp.exp, y, powers),
+                partial(xp.sum, powers, axis=axis, keepdims=True, out=one),
+                partial(xp.log, one, one),
+                partial(xp.subtract, y, one, y),
+            ]
+
+        return self._in_pieces(steps, (axis,), x, y)
+
+    def log_softmax_dx(self, y: Array, dy: Array, dx: Array, axis: int) -> Call:
+        """dx = dy - exp(y) * sum(dy) along `axis`; dx may be dy."""
+        xp = self.xp
+
+        def steps(thread: int, y: Array, dy: Array, dx: Array) -> list[Call]:
+            powers, one = self._aside(thread, 0, y), self._one(thread, 1, y, axis)
+            return [
+                partial(xp.sum, dy, axis=axis, keepdims=True, out=one),
+                partial(xp.exp, y, powers),
+                partial(xp.multiply, powers, one, powers),
+                partial(xp.subtract, dy, powers, dx),
+            ]
+
+        return self._in_pieces(steps, (axis,), y, dy, dx)
+
     def copy(self, x: Array, y: Array) -> Call:
         """y = the elements of x in their row-major order; `nothing` where they lie there already."""
         pair = _of_one_shape(x, y)

@@ -16,6 +16,7 @@
     F(log, vlog(x))                                                                                            \
     F(log1p, vlog1p(x))                                                                                        \
     F(tanh, vtanh(x))                                                                                          \
+    F(erf, verf(x))                                                                                            \
     F(sigmoid, vsigmoid(x))                                                                                    \
     F(add, x + y)                                                                                              \
     F(subtract, x - y)                                                                                         \

@@ -27,6 +27,7 @@ FUNCTIONS = [
     "log",
     "log1p",
     "tanh",
+    "erf",
     "sigmoid",
     "add",
     "subtract",

@@ -45,6 +45,8 @@ static const Kernel KERNELS[] = {
     ENTRY(box_sum),
     ENTRY(softmax),
     ENTRY_AS(softmax_dx, softmax),
+    ENTRY_AS(log_softmax, softmax),
+    ENTRY_AS(log_softmax_dx, softmax),
     ENTRY(count_labels),
     ENTRY(cross_entropy),
     ENTRY_AS(cross_entropy_dx, cross_entropy),

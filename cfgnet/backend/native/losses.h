@@ -1,5 +1,6 @@
-/* Softmax and cross-entropy, over arrays (outer, classes, inner). Where `inner` is 1, a row of classes lies in one piece
-   and is worked on by vectors of classes; otherwise a vector holds positions, and a class is `inner` floats further. */
+/* Softmax, its logarithm, and cross-entropy, over arrays (outer, classes, inner). Where `inner` is 1, a row of classes
+   lies in one piece and is worked on by vectors of classes; otherwise a vector holds positions, and a class is `inner`
+   floats further. */
 
 #define FIELDS_softmax(A, W, L, C, I, F) A(x) A(y) A(dy) A(dx) I(outer) I(classes) I(inner) I(parts)
 DECLARE(softmax)
@@ -36,16 +37,26 @@ INLINE float sum_of_lanes(vec v) {
             COLUMN(p, at, smaller(LANES, p->inner - place));                                                   \
     }
 
-static void softmax_row(const softmax_args *p, int64_t at) {
-    const float *x = p->x + at;
-    float *y = p->y + at;
+INLINE float largest_of_row(const softmax_args *p, const float *x) {
     const float least = -__builtin_inff();
-    vec most = splat(least), sum = splat(0);
+    vec most = splat(least);
     for (int64_t c = 0; c < p->classes; c += LANES) {
         const int64_t some = smaller(LANES, p->classes - c);
         most = vmaximum(most, padded(load_some(x + c, some), some, least));
     }
-    const float top = largest_lane(most);
+    return largest_lane(most);
+}
+
+INLINE vec largest_of_column(const softmax_args *p, const float *x, int64_t some) {
+    vec most = load_some(x, some);
+    for (int64_t c = 1; c < p->classes; c++) most = vmaximum(most, load_some(x + c * p->inner, some));
+    return most;
+}
+
+static void softmax_row(const softmax_args *p, int64_t at) {
+    const float *x = p->x + at, top = largest_of_row(p, x);
+    float *y = p->y + at;
+    vec sum = splat(0);
     for (int64_t c = 0; c < p->classes; c += LANES) {
         const int64_t some = smaller(LANES, p->classes - c);
         const vec e = padded(vexp(load_some(x + c, some) - top), some, 0);
@@ -61,8 +72,8 @@ static void softmax_row(const softmax_args *p, int64_t at) {
 
 static void softmax_column(const softmax_args *p, int64_t at, int64_t some) {
     const int64_t stop = at + p->classes * p->inner;
-    vec most = load_some(p->x + at, some), sum = splat(0);
-    for (int64_t c = at + p->inner; c < stop; c += p->inner) most = vmaximum(most, load_some(p->x + c, some));
+    const vec most = largest_of_column(p, p->x + at, some);
+    vec sum = splat(0);
     for (int64_t c = at; c < stop; c += p->inner) {
         const vec e = vexp(load_some(p->x + c, some) - most);
         store_some(p->y + c, e, some);
@@ -101,6 +112,62 @@ static void softmax_dx_column(const softmax_args *p, int64_t at, int64_t some) {
 static void softmax_dx_run(const void *args, int64_t part, float *work) {
     const softmax_args *p = args;
     EACH_LINE(softmax_dx_row, softmax_dx_column)
+}
+
+static void log_softmax_row(const softmax_args *p, int64_t at) {
+    const float *x = p->x + at, top = largest_of_row(p, x);
+    float *y = p->y + at;
+    vec sum = splat(0);
+    for (int64_t c = 0; c < p->classes; c += LANES) {
+        const int64_t some = smaller(LANES, p->classes - c);
+        sum += padded(vexp(load_some(x + c, some) - top), some, 0);
+    }
+    const float log = vlog(splat(sum_of_lanes(sum)))[0];
+    for (int64_t c = 0; c < p->classes; c += LANES) {
+        const int64_t some = smaller(LANES, p->classes - c);
+        store_some(y + c, load_some(x + c, some) - top - log, some);
+    }
+}
+
+static void log_softmax_column(const softmax_args *p, int64_t at, int64_t some) {
+    const int64_t stop = at + p->classes * p->inner;
+    const vec most = largest_of_column(p, p->x + at, some);
+    vec sum = splat(0);
+    for (int64_t c = at; c < stop; c += p->inner) sum += vexp(load_some(p->x + c, some) - most);
+    const vec log = vlog(sum);
+    for (int64_t c = at; c < stop; c += p->inner) store_some(p->y + c, load_some(p->x + c, some) - most - log, some);
+}
+
+static void log_softmax_run(const void *args, int64_t part, float *work) {
+    const softmax_args *p = args;
+    EACH_LINE(log_softmax_row, log_softmax_column)
+}
+
+static void log_softmax_dx_row(const softmax_args *p, int64_t at) {
+    vec sum = splat(0);
+    for (int64_t c = 0; c < p->classes; c += LANES) {
+        const int64_t some = smaller(LANES, p->classes - c);
+        sum += load_some(p->dy + at + c, some);
+    }
+    const float total = sum_of_lanes(sum);
+    for (int64_t c = 0; c < p->classes; c += LANES) {
+        const int64_t some = smaller(LANES, p->classes - c);
+        const vec share = vexp(load_some(p->y + at + c, some)) * total;
+        store_some(p->dx + at + c, load_some(p->dy + at + c, some) - share, some);
+    }
+}
+
+static void log_softmax_dx_column(const softmax_args *p, int64_t at, int64_t some) {
+    const int64_t stop = at + p->classes * p->inner;
+    vec sum = splat(0);
+    for (int64_t c = at; c < stop; c += p->inner) sum += load_some(p->dy + c, some);
+    for (int64_t c = at; c < stop; c += p->inner)
+        store_some(p->dx + c, load_some(p->dy + c, some) - vexp(load_some(p->y + c, some)) * sum, some);
+}
+
+static void log_softmax_dx_run(const void *args, int64_t part, float *work) {
+    const softmax_args *p = args;
+    EACH_LINE(log_softmax_dx_row, log_softmax_dx_column)
 }
 
 /* n = the number of labels that are not `ignore`, or 1 if there is none. */

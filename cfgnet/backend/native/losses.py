@@ -14,7 +14,7 @@ from cfgnet.errors import DataError
 
 
 class NativeLosses(NativeBase):
-    """`softmax` and `cross_entropy`, with their gradients."""
+    """`softmax`, `log_softmax` and `cross_entropy`, with their gradients."""
 
     def softmax(self, x: Array, y: Array, axis: int) -> Call:
         """As the numpy kernel, where both arrays are float32 without gaps and lie alike."""
@@ -25,6 +25,16 @@ class NativeLosses(NativeBase):
         """As the numpy kernel, where all arrays are float32 without gaps and lie alike."""
         call = self._softmax("softmax_dx", axis, y=y, dy=dy, dx=dx)
         return call or super().softmax_dx(y, dy, dx, axis)
+
+    def log_softmax(self, x: Array, y: Array, axis: int) -> Call:
+        """As the numpy kernel, where both arrays are float32 without gaps and lie alike."""
+        call = self._softmax("log_softmax", axis, x=x, y=y)
+        return call or super().log_softmax(x, y, axis)
+
+    def log_softmax_dx(self, y: Array, dy: Array, dx: Array, axis: int) -> Call:
+        """As the numpy kernel, where all arrays are float32 without gaps and lie alike."""
+        call = self._softmax("log_softmax_dx", axis, y=y, dy=dy, dx=dx)
+        return call or super().log_softmax_dx(y, dy, dx, axis)
 
     def _softmax(self, kernel: str, axis: int, **given: Array) -> Call | None:
         around = split(axis, *given.values())

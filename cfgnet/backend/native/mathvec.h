@@ -49,6 +49,16 @@ INLINE vec vtanh(vec x) {
     return less / (less + 2.0f);
 }
 
+/* tanh(x p / q), as backend/kernels/erf.py has it. */
+INLINE vec verf(vec x) {
+    x = limited(x, -5.0f, 5.0f);
+    const vec square = x * x;
+    vec p = 4.2646750e-2f + square * 2.1783024e-3f, q = 2.3690074e-2f + square * 3.2492876e-4f;
+    p = 1.12837917f + square * (0.27980713f + square * p);
+    q = 1.0f + square * (0.15689284f + square * q);
+    return vtanh(x * (p / q));
+}
+
 INLINE vec vsigmoid(vec x) {
     Exp e = exp_parts(limited(-x, -88.0f, 89.0f));
     return 1.0f / (1.0f + power_of_two(e.n) * (1.0f + e.small));
