@@ -149,7 +149,7 @@ def _stands_for(cls: type[Layer]) -> list[str]:
 
 def _port(port: Port) -> str:
     notes = [note for note, holds in (("one or more", port.many), ("optional", port.optional)) if holds]
-    notes += ["whole numbers"] if port.kind == "int" else []
+    notes += {"int": ["whole numbers"], "any": ["also whole numbers"], "float": []}[port.kind]
     return port.name + (f" ({', '.join(notes)})" if notes else "")
 
 
