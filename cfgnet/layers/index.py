@@ -70,10 +70,10 @@ class ArgMax(Layer):
 class Filter(Layer):
     """Keeps the samples whose selector is not 0, in their order: they stand in front, and behind them nothing.
 
-    In Caffe the batch becomes as small as that. Here a net has one size for all of its batches, so that y has as many
-    samples as x. Those behind the kept ones are 0, or `fill` in tensors of whole numbers: filter the labels too, and
-    let the loss ignore that one with `ignore_label: -1`. The selector itself may be among the tensors that are
-    filtered. No gradient goes to the selector, nor to samples that are left out.
+    In Caffe the batch becomes as small as that. Here the size of every tensor is known before the first number, so that
+    y has as many samples as x: those behind the kept ones are 0, or `fill` in tensors of whole numbers. Filter the
+    labels too, and let the loss ignore that one with `ignore_label: -1`; filter the selector itself to see which
+    samples are there. No gradient goes to the selector, nor to samples that are left out.
     """
 
     fill: int = -1

@@ -42,6 +42,7 @@ class Reduction(Layer):
     ports = "x -> y, index?:int"
     layout = "any"
     cases = [
+        Case(x=[[[[1.0, 2.0], [3.0, 4.0]]]], axes=[2, 3], operation="MEAN", expect={"y": [[2.5]]}),
         Case(x=_ROWS, expect={"y": 6.0}),
         Case(x=_ROWS, axis=1, operation="ASUM", coeff=2.0, expect={"y": [6.0, 14.0]}),
         Case(x=_ROWS, axis=1, operation="SUMSQ", expect={"y": [5.0, 25.0]}),

@@ -1,4 +1,4 @@
-"""Tensors of whole numbers beside those of fractions, inputs without a gradient, and layers without inputs or outputs."""
+"""Whole numbers beside fractions, inputs without a gradient, and layers without inputs or outputs."""
 
 import numpy as np
 import pytest
