@@ -144,7 +144,7 @@ class Where(Layer):
     ]
 
     def shapes(self, condition, a, b):
-        return broadcast(condition, a, b)
+        return broadcast("condition, a and b", condition, a, b)
 
     def forward(self, k, condition, a, b, y):
         k.map("where(condition == 0, b, a)", y, condition=condition, a=a, b=b)

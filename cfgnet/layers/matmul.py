@@ -43,7 +43,7 @@ class MatMul(Layer):
         if depth != other:
             product = f"({text((rows, depth))}) by ({text((other, columns))})"
             raise ShapeError(f"expected as many columns of a as rows of b, got {product}")
-        return (*broadcast(a[:-2], b[:-2]), rows, columns)
+        return (*broadcast("the axes of a and b before their matrices", a[:-2], b[:-2]), rows, columns)
 
     def flops(self, a, y):
         return 2 * size(y) * a[-2 if self.transpose_a else -1]

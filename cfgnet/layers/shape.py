@@ -188,7 +188,7 @@ class Transpose(Layer):
     def _order(self, ndim):
         axes = every_axis(self.axes, ndim) if self.axes else range(ndim)[::-1]
         if len(axes) != ndim:
-            raise ShapeError(f"axes: expected each of the {ndim} axes of x, got {list(self.axes)}")
+            raise ShapeError(f"expected each of the {ndim} axes of x in axes, got {list(self.axes)}")
         return tuple(axes)
 
     def shapes(self, x):

@@ -235,12 +235,16 @@ class _Known(Protocol):
 
 
 def chain(known: _Known, node: Node, name: str = "", locate: Locate | None = None) -> str:
-    """The tensors from the data to `name`, an input of `node`, along first inputs: shapes per sample, and lines."""
+    """The tensors from the data to `name`, an input of `node`, along first inputs: shapes per sample, and lines.
+
+    Where no data come first, but a layer without inputs, the shapes are whole.
+    """
     steps: list[str] = []
     at: str | None = name or next(iter(node.reads()), None)
+    first = 1 if at is None or known.graph.of_samples(at) else 0
     while at is not None and len(steps) <= len(known.graph.nodes):
         kind = known.tensors.get(at)
-        shape = text(kind.shape[1:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
+        shape = text(kind.shape[first:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
         producer = known.graph.producer.get(at)
         mark = locate(("layers", producer.index)) if producer and locate else None
         steps.append(f"{at} {shape}" + (f" (line {mark.line})" if mark else ""))
