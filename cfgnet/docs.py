@@ -149,7 +149,7 @@ def _stands_for(cls: type[Layer]) -> list[str]:
 
 def _port(port: Port) -> str:
     notes = [note for note, holds in (("one or more", port.many), ("optional", port.optional)) if holds]
-    notes += ["whole numbers"] if port.kind == "int" else []
+    notes += {"int": ["whole numbers"], "any": ["also whole numbers"], "float": []}[port.kind]
     return port.name + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -183,7 +183,7 @@ def columns(rows: Sequence[Sequence[str]], width: int) -> str:
     widths[-1] = max(30, width - sum(widths[:-1]) - 2 * (len(widths) - 1))
     lines = []
     for first, *others in rows:
-        cells = [[first], *(textwrap.wrap(text, room) for text, room in zip(others, widths[1:], strict=True))]
+        cells = [[first], *(textwrap.wrap(text, max(1, room)) for text, room in zip(others, widths[1:], strict=True))]
         for line in itertools.zip_longest(*cells, fillvalue=""):
             lines.append("  ".join(cell.ljust(room) for cell, room in zip(line, widths, strict=True)).rstrip())
     return "\n".join(lines)

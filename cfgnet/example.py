@@ -67,6 +67,8 @@ TWINS = [
     "{type: InnerProduct, name: a, inputs: data, num_output: 2, param: {weight: {share: w}, bias: {share: b}}}",
     "{type: InnerProduct, name: b, inputs: data_p, num_output: 2, param: {weight: {share: w}, bias: {share: b}}}",
 ]
+OWN = "own"
+"""What a layer without inputs is called."""
 VALUES: dict[str, Any] = {
     "batch_size": 10,
     "count": 100,
@@ -155,10 +157,13 @@ def _candidates(cls: type[Layer], case: Case) -> Iterator[str]:
     """Nets around the layer of a case, the most natural first."""
     made = {"type": cls.type_name} | {k: v for k, v in case.given.items() if k in cls.model_fields}
     for setting in _settings(cls, case):
-        inputs = _inputs(cls.wiring.inputs, setting)
+        inputs = _inputs(cls.wiring.inputs, setting, case)
         if inputs is not None:
             default = not setting.before and inputs == ["data"]
-            layer = {"type": cls.type_name} | ({} if default else {"inputs": inputs}) | made
+            wiring = (
+                {} if default else {"inputs": inputs if len(inputs) > 1 else inputs[0]} if inputs else {"name": OWN}
+            )
+            layer = {"type": cls.type_name} | wiring | made
             yield _config(setting.source, [*setting.before, flow(layer), *setting.after])
 
 
@@ -166,7 +171,11 @@ def _settings(cls: type[Layer], case: Case) -> list[_Setting]:
     own = _own_sources(cls, case)
     doubled = [_Setting(source, [], ["data"] * 8, ["label"], []) for source in (DIGITS, *own)]
     if not cls.is_loss and cls.better is None:
-        headed = [_Setting(source, [], ["data"], ["label"], HEAD) for source in (DIGITS, *own)]
+        after = HEAD if cls.wiring.inputs else [f"{{type: Scale, inputs: [data, {OWN}]}}", *HEAD]
+        headed = [_Setting(source, [], ["data"], ["label"], after) for source in (DIGITS, *own)]
+        if cls.wiring.inputs and (not cls.differentiable() or cls.wiring.outputs[0].many):
+            # What comes out is not what a head goes on with.
+            headed = [_Setting(DIGITS, HEAD[:1], ["score"], ["label"], HEAD[1:]), *headed]
         return [*headed, *(setting._replace(after=[]) for setting in headed), *doubled]
     return [
         _Setting(DIGITS, HEAD[:1], ["score"], ["label"], [] if cls.is_loss else HEAD[1:]),
@@ -177,10 +186,16 @@ def _settings(cls: type[Layer], case: Case) -> list[_Setting]:
 
 
 def _own_sources(cls: type[Layer], case: Case) -> list[str]:
-    """Synthetic data of the shape that the case gives to the first input, with 10 samples or as many as it has."""
-    port = cls.wiring.inputs[0]
-    given = case.given.get(port.name, (4, 3))
-    batch, *sample = _shape(given[0] if port.many else given) or [1]
+    """Synthetic data of the shape that the case gives to the first input, with 10 samples or as many as it has.
+
+    Without inputs, it has the shape of the output, for each sample.
+    """
+    if cls.wiring.inputs:
+        port = cls.wiring.inputs[0]
+        given = case.given.get(port.name, (4, 3))
+        batch, *sample = _shape(given[0] if port.many else given) or [1]
+    else:
+        batch, sample = 10, list(case.given.get("shape", []))
     rest = f"classification: 10, inputs: {flow(sample or [1])}" + (", low: 1, high: 2" if case.positive else "")
     return [f"{{source: synthetic, batch_size: {size}, count: {10 * size}, {rest}}}" for size in (10, batch)]
 
@@ -191,14 +206,20 @@ def _shape(value: Any) -> list[int]:
     return [len(value), *_shape(value[0])] if isinstance(value, list) else []
 
 
-def _inputs(ports: Sequence[Port], setting: _Setting) -> list[str] | None:
-    """A tensor of the setting for each port, in order; None if there are too few."""
-    names, left = list[str](), {"float": list(setting.floats), "int": list(setting.ints)}
+def _inputs(ports: Sequence[Port], setting: _Setting, case: Case) -> list[str] | None:
+    """A tensor of the setting for each port, in order, and at a `*` port as many as the case has; None if too few."""
+    names, floats, ints = list[str](), list(setting.floats), setting.ints
     for port in ports:
         if port.optional:
             continue
-        if not left[port.kind]:
+        if not (ints if port.kind == "int" else floats or ints):
             return None
-        name = left[port.kind].pop(0)
-        names += [name, name] if port.many else [name]
+        name = ints[0] if port.kind == "int" or not floats else floats.pop(0)
+        given = case.given[port.name] if port.many else [None]
+        names += [ints[0] if ints and _whole(one) else name for one in given]
     return names
+
+
+def _whole(value: Any) -> bool:
+    """Whether a case gives whole numbers."""
+    return _whole(value[0]) if isinstance(value, list) and value else isinstance(value, int)

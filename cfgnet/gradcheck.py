@@ -127,7 +127,9 @@ def _case_array(given: Any, case: Case, *purpose: str) -> Array:
     import numpy as np
 
     if not isinstance(given, tuple):
-        return np.asarray(given, np.int32 if purpose[-1] == "int" else np.float64)
+        values = np.asarray(given)
+        whole = purpose[-1] == "int" or (purpose[-1] == "any" and values.dtype.kind == "i")
+        return values.astype(np.int32 if whole else np.float64)
     array = rng.generator(0, "case", *purpose).normal(size=given)
     if case.positive:
         array = np.abs(array) + 0.1

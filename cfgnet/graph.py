@@ -75,6 +75,17 @@ class Graph:
                 found.setdefault(name, []).append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
+    def of_samples(self, tensor: str) -> bool:
+        """Whether a tensor comes from the data, along first inputs, so that its first axis counts samples."""
+        for _ in self.nodes:
+            if tensor not in self.producer:
+                break
+            reads = self.producer[tensor].reads()
+            if not reads:
+                return False
+            tensor = reads[0]
+        return True
+
     @cached_property
     def results(self) -> tuple[str, ...]:
         """The tensors that nobody reads, in running order: what the net is there to compute."""

@@ -50,10 +50,14 @@ HELPERS = frozenset({"xp", "k", "rng", "train"})
 
 @dataclass(frozen=True)
 class Port:
-    """A place where a tensor goes in or comes out: `x`, `label:int`, `mask?` (optional), `*x` (one or more)."""
+    """A place where a tensor goes in or comes out: `x`, `label:int`, `mask?` (optional), `*x` (one or more).
+
+    An output of kind `any` holds whole numbers where all that goes in at ports of that kind does. Where as many tensors
+    go in as come out, each is as the one that it comes from.
+    """
 
     name: str
-    kind: Kind = "float"
+    kind: Literal["float", "int", "any"] = "float"
     optional: bool = False
     many: bool = False
 
@@ -64,9 +68,11 @@ class Port:
         optional, many = name.endswith("?"), name.startswith("*")
         if kind.endswith("?"):
             kind, optional = kind[:-1], True
-        if kind not in ("", "int", "float"):
-            raise ContractError(f"port {text!r}: the kind is int or float")
-        return cls(name.strip("?*"), "int" if kind == "int" else "float", optional, many)
+        name = name.strip("?*")
+        match kind or "float":
+            case "float" | "int" | "any" as known:
+                return cls(name, known, optional, many)
+        raise ContractError(f"port {text!r}: the kind is int, float or any")
 
 
 @dataclass(frozen=True)
@@ -86,18 +92,20 @@ class Ports:
         return cls(left, right)
 
     def bind(self, side: Literal["inputs", "outputs"], names: tuple[str, ...]) -> dict[str, str | tuple[str, ...]]:
-        """Which name goes to which port; a `*` port takes all that is left. Raises ShapeError on a wrong count.
+        """Which name goes to which port. Raises ShapeError on a wrong count.
 
-        An optional port is left out where there are only as many names as the required ones behind it take.
+        A `*` port takes all that is left, but for what the required ones behind it take. An optional port is left out
+        where there are only as many names as those take.
         """
         ports = getattr(self, side)
         bound: dict[str, str | tuple[str, ...]] = {}
         rest = names
         for place, port in enumerate(ports):
             required = sum(not later.optional for later in ports[place:])
-            if port.many and rest:
-                bound[port.name], rest = rest, ()
-            elif len(rest) > required or (rest and not port.optional):
+            if port.many and len(rest) >= required:
+                last = len(rest) - required + 1
+                bound[port.name], rest = rest[:last], rest[last:]
+            elif not port.many and (len(rest) > required or (rest and not port.optional)):
                 bound[port.name], rest = rest[0], rest[1:]
             elif not port.optional:
                 raise ShapeError(f"expected {self.arity(side)}, got {len(names)}")
@@ -312,11 +320,20 @@ def answer(layer: Layer, method: str, offered: Mapping[str, Any]) -> dict[str, A
     return {name: offered[name] for name in wanted if offered.get(name) is not None}
 
 
-def canonical_axis(axis: int, ndim: int, what: str = "axis") -> int:
+def canonical_axis(axis: int, ndim: int, what: str = "axis", of: str = "input") -> int:
     """`axis` counted from the front; negative ones count from the end. Raises ShapeError outside [-ndim, ndim)."""
     if not -ndim <= axis < ndim:
-        raise ShapeError(f"{what} {axis} is outside of the {ndim} axes of the input")
+        raise ShapeError(f"{what} {axis} is outside of the {ndim} axes of the {of}")
     return axis % ndim
+
+
+def every_axis(axes: Sequence[int], ndim: int, of: str = "input") -> list[int]:
+    """Several axes as `canonical_axis` counts them. Raises ShapeError for one that is there twice."""
+    found = [canonical_axis(axis, ndim, of=of) for axis in axes]
+    for place, axis in enumerate(found):
+        if axis in found[:place]:
+            raise ShapeError(f"axes {list(axes)} of {ndim}: axis {axis} is there twice")
+    return found
 
 
 def same(what: str, shapes: Iterable[Shape]) -> Shape:

@@ -130,7 +130,7 @@ class Net:
         for port, value in {**node.inputs, **node.outputs, **shaped.saved}.items():
             offer[port] = self._at(self.tensors, value)
         for port, value in node.outputs.items():
-            if all(name in self.gradients for name in ((value,) if isinstance(value, str) else value)):
+            if any(name in self.gradients for name in ((value,) if isinstance(value, str) else value)):
                 offer["d" + port] = self._at(self.gradients, value)
         for name, key in shaped.params.items():
             offer[name] = self.params[key].value
@@ -143,7 +143,8 @@ class Net:
 
     @staticmethod
     def _at(arrays: Mapping[str, Any], value: str | tuple[str, ...]) -> Any:
-        return arrays[value] if isinstance(value, str) else [arrays[name] for name in value]
+        """The array of one tensor, or a list for several, with None for one that has no gradient."""
+        return arrays[value] if isinstance(value, str) else [arrays.get(name) for name in value]
 
     def _recorded(self, layer: Layer, method: str, offer: Mapping[str, Any]) -> list[Record | Call]:
         """What a method does: its kernels where it works by kernels alone, else a call of the method itself."""

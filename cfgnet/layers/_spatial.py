@@ -6,7 +6,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from cfgnet.backend.window import Window
 from cfgnet.errors import ShapeError
-from cfgnet.layer import Layer
+from cfgnet.layer import Layer, Shape, text
 from cfgnet.part import Ints
 
 
@@ -64,3 +64,12 @@ class Spatial(Layer, abstract=True):
         dilation = self.per_axis("dilation", axes, 1) if hasattr(self, "dilation") else (1,) * axes
         kernel, stride = self.per_axis("kernel", axes, None), self.per_axis("stride", axes, 1)
         return Window(kernel, stride, self.per_axis("pad", axes, 0), dilation)
+
+    @staticmethod
+    def outputs_of(window: Window, inputs: Shape) -> Shape:
+        """How many whole windows fit along each axis; ShapeError if there is none."""
+        outputs = window.outputs(inputs)
+        if any(n < 1 for n in outputs):
+            padded = text(tuple(n + 2 * p for n, p in zip(inputs, window.pad, strict=True)))
+            raise ShapeError(f"the kernel reaches over {text(window.extent())}, the padded input is only {padded}")
+        return outputs

@@ -74,11 +74,7 @@ class Convolution(Spatial):
 
     def shapes(self, x):
         axis, _, window = self._split(x)
-        spatial = window.outputs(x[axis + 1 :])
-        if any(n < 1 for n in spatial):
-            padded = text(tuple(n + 2 * p for n, p in zip(x[axis + 1 :], window.pad, strict=True)))
-            raise ShapeError(f"the kernel reaches over {text(window.extent())}, the padded input is only {padded}")
-        return (*x[:axis], self.num_output, *spatial)
+        return (*x[:axis], self.num_output, *self.outputs_of(window, x[axis + 1 :]))
 
     def params(self, x):
         _, channels, window = self._split(x)

@@ -1,4 +1,4 @@
-"""Layers that cut, join and reinterpret tensors without changing a number."""
+"""Layers that cut, join and reinterpret tensors without changing a number, be it a fraction or a whole one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 from pydantic import Field, model_validator
 
 from cfgnet.errors import ShapeError
-from cfgnet.layer import Case, Layer, canonical_axis, same, size, text
+from cfgnet.layer import Case, Layer, canonical_axis, every_axis, same, size, text
 from cfgnet.part import Ints
 
 
@@ -19,6 +19,7 @@ class Flatten(Layer):
     end_axis: int = -1
     """Last axis that is taken in."""
 
+    ports = "x:any -> y:any"
     inplace = {"y": "x"}
     layout = "any"
     cases = [
@@ -57,6 +58,7 @@ class Reshape(Layer):
     num_axes: int = Field(default=-1, ge=-1)
     """How many axes are replaced; -1 to the end."""
 
+    ports = "x:any -> y:any"
     inplace = {"y": "x"}
     layout = "any"
     cases = [
@@ -105,13 +107,110 @@ class Reshape(Layer):
         k.copy(dy, dx)
 
 
+class Squeeze(Layer):
+    """Leaves out axes of one element: those in `axes`, or all there are."""
+
+    axes: Ints = ()
+    """The axes that are left out; negative ones count from the end."""
+
+    ports = "x:any -> y:any"
+    inplace = {"y": "x"}
+    layout = "any"
+    cases = [
+        Case(x=[[[1.0], [2.0]]], axes=[2], expect={"y": [[1.0, 2.0]]}),
+        Case(x=(2, 1, 3, 1), axes=[1, -1]),
+        Case(x=(1, 3, 1, 2)),
+        Case(x=(1, 1)),
+    ]
+
+    def shapes(self, x):
+        axes = every_axis(self.axes, len(x)) if self.axes else [axis for axis, n in enumerate(x) if n == 1]
+        for axis in axes:
+            if x[axis] != 1:
+                raise ShapeError(f"axis {axis} has {x[axis]} elements; only one of 1 can be left out")
+        return tuple(n for axis, n in enumerate(x) if axis not in axes)
+
+    def flops(self):
+        return 0
+
+    def forward(self, k, x, y):
+        k.copy(x, y)
+
+    def backward(self, k, dy, dx):
+        k.copy(dy, dx)
+
+
+class Unsqueeze(Layer):
+    """Adds axes of one element, which stand at `axes` of y."""
+
+    axes: Ints
+    """Where the new axes stand among those of y; negative places count from the end."""
+
+    ports = "x:any -> y:any"
+    inplace = {"y": "x"}
+    layout = "any"
+    cases = [
+        Case(x=[[1.0, 2.0]], axes=[2], expect={"y": [[[1.0], [2.0]]]}),
+        Case(x=(2, 3), axes=[1, -1]),
+        Case(x=(2, 3, 2), axes=0),
+    ]
+
+    def shapes(self, x):
+        axes, sizes = every_axis(self.axes, len(x) + len(self.axes), "output"), iter(x)
+        return tuple(1 if axis in axes else next(sizes) for axis in range(len(x) + len(axes)))
+
+    def flops(self):
+        return 0
+
+    def forward(self, k, x, y):
+        k.copy(x, y)
+
+    def backward(self, k, dy, dx):
+        k.copy(dy, dx)
+
+
+class Transpose(Layer):
+    """Puts the axes in another order: axis i of y is axis `axes[i]` of x."""
+
+    axes: Ints = ()
+    """The axes of x in the order in which y has them; by default the reverse order."""
+
+    aliases = ("Permute",)
+    ports = "x:any -> y:any"
+    layout = "any"
+    cases = [
+        Case(x=[[[1.0, 2.0], [3.0, 4.0]]], axes=[0, 2, 1], expect={"y": [[[1.0, 3.0], [2.0, 4.0]]]}),
+        Case(x=(2, 3, 4, 5), axes=[0, -1, 1, 2]),
+        Case(x=(2, 3, 4), axes=[1, 0, 2]),
+        Case(x=(2, 3, 4)),
+    ]
+
+    def _order(self, ndim):
+        axes = every_axis(self.axes, ndim) if self.axes else range(ndim)[::-1]
+        if len(axes) != ndim:
+            raise ShapeError(f"expected each of the {ndim} axes of x in axes, got {list(self.axes)}")
+        return tuple(axes)
+
+    def shapes(self, x):
+        return tuple(x[axis] for axis in self._order(len(x)))
+
+    def flops(self):
+        return 0
+
+    def forward(self, k, x, y):
+        k.copy(x.transpose(self._order(x.ndim)), y)
+
+    def backward(self, k, dy, dx):
+        k.copy(dy, dx.transpose(self._order(dx.ndim)))
+
+
 class Concat(Layer):
     """Joins tensors along `axis`; all other axes are equal."""
 
     axis: int = 1
     """The axis that grows."""
 
-    ports = "*x -> y"
+    ports = "*x:any -> y:any"
     layout = "any"
     cases = [
         Case(x=[[[1.0], [2.0]], [[3.0], [4.0]]], expect={"y": [[1.0, 3.0], [2.0, 4.0]]}),
@@ -153,7 +252,7 @@ class Slice(Layer):
     slice_point: Ints = ()
     """The index at which each output but the first starts; by default equal parts."""
 
-    ports = "x -> *y"
+    ports = "x:any -> *y:any"
     layout = "any"
     cases = [
         Case(x=[[1.0, 2.0, 3.0]], slice_point=[1], outputs=["a", "b"], expect={"y": [[[1.0]], [[2.0, 3.0]]]}),
@@ -189,6 +288,35 @@ class Slice(Layer):
     def backward(self, k, dy, dx):
         for part, each in zip(_parts(dx, self.axis, dy), dy, strict=True):
             k.copy(each, part)
+
+
+class Split(Layer):
+    """Gives a tensor several names: every output is equal to x, and the gradient of x is the sum of theirs.
+
+    It is there for nets that come from Caffe. Any number of layers may read a tensor, so that nothing needs it here.
+    """
+
+    ports = "x:any -> *y:any"
+    layout = "any"
+    cases = [
+        Case(x=[[1.0, 2.0]], outputs=["a", "b"], expect={"y": [[[1.0, 2.0]], [[1.0, 2.0]]]}),
+        Case(x=(2, 3, 2), outputs=["a", "b", "c"]),
+        Case(x=(2, 3), outputs=["a"]),
+    ]
+
+    def shapes(self, x):
+        return {"y": [x] * len(self.outputs or (self.name,))}
+
+    def flops(self):
+        return 0
+
+    def forward(self, k, x, y):
+        for each in y:
+            k.copy(x, each)
+
+    def backward(self, k, dy, dx):
+        given = {f"dy{index}": each for index, each in enumerate(dy)}
+        k.map(" + ".join(given), dx, **given)
 
 
 def _parts(whole, axis, pieces):

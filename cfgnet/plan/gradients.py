@@ -1,7 +1,8 @@
 """The second pass: which gradients are wanted, and in which order they are computed and summed.
 
 A tensor has a gradient if it depends on something that is trained and the objective depends on it. A tensor that is
-read in several places gets the sum: the first backward call writes its gradient, all others add to it.
+read in several places gets the sum: the first backward call writes its gradient, all others add to it. A reader whose
+backward asks for no gradient of it, because its output does not depend on the values, gives nothing to that sum.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cfgnet.errors import Problem
 from cfgnet.graph import Graph, TensorType, flat
+from cfgnet.layer import asks
 from cfgnet.plan.model import Backward, Decision, Flow, Shaped, Slot
 
 
@@ -32,9 +34,10 @@ def differentiate(
         if not shaped.node.layer.differentiable():
             problems.append(_cut(shaped))
             continue
-        flows = {}
+        flows, asked = {}, asks(type(shaped.node.layer), "backward")
         for port, value in shaped.node.inputs.items():
-            made = [_flow(name, varying, tensors, written) for name in ((value,) if isinstance(value, str) else value)]
+            reached = varying if "d" + port in asked else ()
+            made = [_flow(name, reached, tensors, written) for name in ((value,) if isinstance(value, str) else value)]
             wanted |= {flow.tensor for flow in made if flow}
             flows[port] = made[0] if isinstance(value, str) else tuple(made)
         params = tuple(name for name in shaped.node.layer.param_names() if _trained(shaped, name, slots))
@@ -68,7 +71,7 @@ def _varying(nodes: Sequence[Shaped], slots: Mapping[str, Slot], wrt: Collection
     return varying
 
 
-def _flow(name: str, varying: set[str], tensors: Mapping[str, TensorType], written: set[str]) -> Flow | None:
+def _flow(name: str, varying: Collection[str], tensors: Mapping[str, TensorType], written: set[str]) -> Flow | None:
     if name not in varying or tensors[name].kind != "float":
         return None
     flow = Flow(name, add=name in written)

@@ -109,6 +109,8 @@ class Lives:
         why = self._refusal(one, other, time)
         if (plain(guest) in layouts) != (plain(host) in layouts):
             why = why or f"{host} lies in another order"
+        if self.tensors[plain(guest)].kind != self.tensors[plain(host)].kind:
+            why = why or f"{host} holds numbers of another kind"
         if not why:
             one.host = other
             other.root.dies = max(other.root.dies, one.dies)

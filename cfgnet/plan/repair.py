@@ -65,16 +65,16 @@ def advice(graph: Graph, failing: Node, attempt: Attempt, locate: Locate) -> str
         return f"{change}" + (f" (line {mark.line})" if mark else "")
 
     change, tensors = found[0]
-    made = "" if change.node.index == failing.index else _made(failing, before, tensors)
+    made = "" if change.node.index == failing.index else _made(graph, failing, before, tensors)
     others = [other for other, _ in found[1:] if other.node.index != change.node.index or other.field != change.field]
     return f"{named(change)} fits{made}" + (f"; so does {named(others[0])}" if others else "")
 
 
-def _made(failing: Node, before: Mapping[str, TensorType], tensors: Mapping[str, TensorType]) -> str:
-    """What the changed input of the failing layer is then, per sample."""
+def _made(graph: Graph, failing: Node, before: Mapping[str, TensorType], tensors: Mapping[str, TensorType]) -> str:
+    """What the changed input of the failing layer is then, per sample where it has samples."""
     name = next((n for n in failing.reads() if n in tensors and tensors[n] != before[n]), "")
     shape = tensors[name].shape if name in tensors else None
-    return f": {name} is then {text(shape[1:])}" if shape else ""
+    return f": {name} is then {text(shape[1:] if graph.of_samples(name) else shape)}" if shape else ""
 
 
 def search(graph: Graph, failing: Node, attempt: Attempt) -> list[tuple[Change, Mapping[str, TensorType]]]:

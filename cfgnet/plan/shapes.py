@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
 from cfgnet.explain import did_you_mean, listed
-from cfgnet.graph import Graph, Node, TensorType
-from cfgnet.layer import Layer, Param, answer, asks, size, text
+from cfgnet.graph import Graph, Node, TensorType, flat
+from cfgnet.layer import Kind, Layer, Param, Port, answer, asks, size, text
 from cfgnet.plan import repair
 from cfgnet.plan.model import Shaped, Slot
 
@@ -155,14 +155,24 @@ class _Inference:
                 if not isinstance(shape, list) or len(shape) != len(value):
                     count = len(shape) if isinstance(shape, list) else 1
                     raise ShapeError(f"makes {count} outputs, and {len(value)} are named")
-                for name, s in zip(value, shape, strict=True):
-                    self.settle(name, TensorType(s, port.kind))
-            elif value is not None:
-                self.settle(value, TensorType(shape, port.kind))
+                for name, s, kind in zip(value, shape, self.kinds(node, port, len(value)), strict=True):
+                    self.settle(name, TensorType(s, kind))
+                continue
+            (kind,) = self.kinds(node, port, 1)
+            if value is not None:
+                self.settle(value, TensorType(shape, kind))
             elif port.optional and shape is not None and port.name in needed:
                 saved[port.name] = f"{node.name}.{port.name}"
-                self.tensors[saved[port.name]] = TensorType(shape, port.kind)
+                self.tensors[saved[port.name]] = TensorType(shape, kind)
         return saved
+
+    def kinds(self, node: Node, port: Port, count: int) -> list[Kind]:
+        """The kind of each of the `count` tensors at an output port."""
+        if port.kind != "any":
+            return [port.kind] * count
+        sources = {p.name: node.inputs[p.name] for p in node.layer.wiring.inputs if p.kind == "any"}
+        found = [self.tensors[name].kind for name in flat(sources)]
+        return found if len(found) == count else ["int" if {*found} == {"int"} else "float"] * count
 
     def settle(self, name: str, kind: TensorType) -> None:
         """Records what a tensor is; where two write it, which is a mistake, only what they agree on."""
@@ -225,12 +235,16 @@ class _Known(Protocol):
 
 
 def chain(known: _Known, node: Node, name: str = "", locate: Locate | None = None) -> str:
-    """The tensors from the data to `name`, an input of `node`, along first inputs: shapes per sample, and lines."""
+    """The tensors from the data to `name`, an input of `node`, along first inputs: shapes per sample, and lines.
+
+    Where no data come first, but a layer without inputs, the shapes are whole.
+    """
     steps: list[str] = []
     at: str | None = name or next(iter(node.reads()), None)
+    first = 1 if at is None or known.graph.of_samples(at) else 0
     while at is not None and len(steps) <= len(known.graph.nodes):
         kind = known.tensors.get(at)
-        shape = text(kind.shape[1:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
+        shape = text(kind.shape[first:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
         producer = known.graph.producer.get(at)
         mark = locate(("layers", producer.index)) if producer and locate else None
         steps.append(f"{at} {shape}" + (f" (line {mark.line})" if mark else ""))

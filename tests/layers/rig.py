@@ -39,9 +39,9 @@ class Rig:
         values = {key: parameter.value for key, parameter in self.net.params.items()}
         self.arrays |= {name: self.sent(key, values) for name, key in self.shaped.params.items()}
         self.outputs = [*self.shaped.node.outputs, *self.shaped.saved]
-        kinds = {port.name: port.kind for port in cls.wiring.outputs}
-        for name in self.outputs:
-            self.arrays[name] = self.fresh(self.shaped.shapes[name], kinds[name])
+        for name, tensor in (self.shaped.node.outputs | self.shaped.saved).items():
+            kinds = [self.net.plan.tensors[each].kind for each in ([tensor] if isinstance(tensor, str) else tensor)]
+            self.arrays[name] = self.fresh(self.shaped.shapes[name], kinds if isinstance(tensor, tuple) else kinds[0])
         for name, shape in self.shaped.scratch.items():
             self.arrays[name] = self.fresh(shape)
 
@@ -64,7 +64,7 @@ class Rig:
     def fresh(self, shape, kind="float"):
         """An array, or several, full of garbage."""
         if isinstance(shape, list):
-            return [self.fresh(each, kind) for each in shape]
+            return [self.fresh(*each) for each in zip(shape, kind, strict=True)]
         dtype = np.dtype(self.dtype if kind == "float" else "int32")
         return self.laid_out(self.backend.xp.full(shape, GARBAGE[dtype.kind], dtype))
 
@@ -82,12 +82,15 @@ class Rig:
         random = np.random.default_rng(5)
 
         def drawn(array):
+            if array.dtype.kind == "i":
+                return None
             return self.laid_out(self.backend.xp.asarray(random.normal(size=array.shape).astype(array.dtype)))
 
-        floats = [name for name in self.shaped.node.outputs if leaves(self.arrays[name])[0].dtype.kind == "f"]
+        made = {name: list(map(drawn, leaves(self.arrays[name]))) for name in self.shaped.node.outputs}
         return {
-            "d" + name: [drawn(a) for a in value] if isinstance(value := self.arrays[name], list) else drawn(value)
-            for name in floats
+            "d" + name: found if isinstance(self.arrays[name], list) else found[0]
+            for name, found in made.items()
+            if any(each is not None for each in found)
         }
 
     def wanted(self):
@@ -99,7 +102,10 @@ class Rig:
                 trained = source in self.shaped.params
                 value = self.arrays[source]
                 fill = 0.0 if trained else np.nan
-                made = [self.laid_out(self.backend.xp.full(a.shape, fill, self.dtype)) for a in leaves(value)]
+                made = [
+                    self.laid_out(self.backend.xp.full(a.shape, fill, self.dtype)) if a.dtype.kind == "f" else None
+                    for a in leaves(value)
+                ]
                 found[name] = made if isinstance(value, list) else made[0]
         return found
 
@@ -118,4 +124,6 @@ class Rig:
         return made if isinstance(value, list) else made[0]
 
     def host(self, value):
-        return [self.backend.to_host(a) for a in value] if isinstance(value, list) else self.backend.to_host(value)
+        if not isinstance(value, list):
+            return self.backend.to_host(value)
+        return [self.backend.to_host(a) for a in value if a is not None]

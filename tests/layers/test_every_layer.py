@@ -32,9 +32,8 @@ def same(ours, theirs, **tolerance):
 
 @pytest.mark.parametrize("cls", TYPES.values(), ids=TYPES)
 def test_a_type_has_cases_an_expectation_and_words_for_every_field(cls):
-    assert issubclass(cls, Block) or any(case.expect for case in cls.cases), (
-        "a gradient check does not prove that forward is right"
-    )
+    shown = any(case.expect for case in cls.cases) or issubclass(cls, Block) or not cls.wiring.outputs
+    assert shown, "a gradient check does not prove that forward is right"
     assert (cls.__doc__ or "").strip().endswith(".")
     assert [name for name, doc in cls.field_docs().items() if not doc.endswith(".")] == []
 
@@ -104,7 +103,7 @@ def test_a_gradient_that_nobody_needs_can_be_left_out(cls, case):
             some[name][0] = None
             kept = some.copy() | {name: some[name][1:]}
             rig.layer.backward(**rig_answer(rig, some))
-            same({name: [rig.host(a) for a in kept[name]]}, {name: value[1:]})
+            same({name: rig.host(kept[name])}, {name: value[1:]})
 
 
 def rig_answer(rig, gradients):

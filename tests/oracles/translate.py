@@ -107,9 +107,8 @@ def single(message):
         message.get("bottom", []),
         message.get("top", []),
     )
-    if kind == "Split":
-        # cfgnet lets any number of layers read a tensor; a Concat of one input reads, and changes nothing.
-        return [message | {"name": [f"{name}.{top}"], "type": ["Concat"], "top": [top]} for top in tops]
+    if kind == "ArgMax":
+        return argmax(message)
     if kind == "LSTM" and len(tops) > 1:
         # No gradient of Caffe goes back through the states that come out; here none goes back through a copy.
         y, *states = tops
@@ -131,6 +130,20 @@ def single(message):
             for own, bottom, top in zip(names, bottoms, tops, strict=True)
         ]
     return [message]
+
+
+def argmax(message):
+    """With out_max_val, what comes out in Caffe is the values, or without an axis the indices and the values."""
+    given = dict(message.get("argmax_param", [{}])[0])
+    message = message | {"argmax_param": [given]}
+    if not given.pop("out_max_val", [False])[0]:
+        return [message]
+    name, (top,) = message["name"][0], message["top"]
+    index, values = f"{top}/index", f"{top}/values"
+    if "axis" in given:
+        return [message | {"top": [index, top]}]
+    both = {"name": [f"{name}.both"], "type": ["Concat"], "bottom": [index, values], "top": [top]}
+    return [message | {"top": [index, values]}, both]
 
 
 def add(net, message):

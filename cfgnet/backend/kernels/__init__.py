@@ -14,6 +14,7 @@ from cfgnet.backend.kernels.attention import Attention
 from cfgnet.backend.kernels.base import Call, ConvAlgo, Immediate, Record, Recorder, in_turn
 from cfgnet.backend.kernels.convolution import Convolution
 from cfgnet.backend.kernels.elementwise import Elementwise
+from cfgnet.backend.kernels.extremes import Extremes
 from cfgnet.backend.kernels.gru import GRU
 from cfgnet.backend.kernels.losses import Losses
 from cfgnet.backend.kernels.lstm import LSTM
@@ -25,5 +26,5 @@ from cfgnet.backend.kernels.various import Various
 __all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Record", "Recorder", "in_turn"]
 
 
-class Kernels(Convolution, Pooling, LSTM, GRU, Attention, Matrix, Rows, Losses, Various, Elementwise):
+class Kernels(Convolution, Pooling, LSTM, GRU, Attention, Matrix, Rows, Losses, Extremes, Various, Elementwise):
     """All kernels over an array module `xp`, for any dtype and any number of axes; a faster tier overrides some."""

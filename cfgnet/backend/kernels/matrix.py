@@ -1,4 +1,4 @@
-"""Products of matrices, for fully connected layers."""
+"""Products of matrices: single large ones, for fully connected layers, and many small ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cfgnet.backend.kernels.base import Array, Base, Call, in_turn, quick
 
 
 class Matrix(Base):
-    """`product`, which is shared out among the threads."""
+    """`product` and `products`, which are shared out among the threads."""
 
     least_multiplications = 1 << 22
     """What is worth a thread: on a virtual machine it takes a tenth of a millisecond to wake one, time for 2**22."""
@@ -34,3 +34,18 @@ class Matrix(Base):
         count, other = (columns, rows) if by_columns else (rows, columns)
         shares = self.shares(count, self.least_multiplications // max(1, a.shape[1] * other))
         return self.together([share(*each) for each in enumerate(shares)])
+
+    def products(self, a: Array, b: Array, out: Array) -> Call:
+        """out = a @ b, the matrices that lie along the last two axes; the others are matched as numpy does."""
+        xp, shape = self.xp, out.shape[:-2]
+        axis = next((axis for axis, n in enumerate(shape) if n > 1), None)
+        if axis is None:
+            return self.product(*(m.reshape(m.shape[-2:]) for m in (a, b, out)))
+        a, b = (xp.broadcast_to(m, (*shape, *m.shape[-2:])) for m in (a, b))
+
+        def share(part: slice) -> Call:
+            index = (*(slice(None),) * axis, part)
+            return partial(xp.matmul, a[index], b[index], out=out[index])
+
+        least = self.least_multiplications * shape[axis] // max(1, out.size * a.shape[-1])
+        return self.together([share(part) for part in self.shares(shape[axis], least)])

@@ -1,4 +1,4 @@
-"""Softmax, sums over boxes, copies, and random numbers."""
+"""Softmax, sums over boxes, copies, and numbers that are given or drawn."""
 
 from __future__ import annotations
 
@@ -91,6 +91,10 @@ class Various(Elementwise):
             return self.map("x", pair[1], x=pair[0])
         aside = self.temporary(-1, 0, x.shape, x.dtype)
         return in_turn(self.joined([self.map("x", aside, x=x), self.map("x", y, x=aside.reshape(y.shape))]))
+
+    def fill(self, values: Sequence[float], y: Array) -> Call:
+        """y = `values`, as many numbers, in row-major order."""
+        return self.map("x", y, x=self.xp.asarray(values, y.dtype).reshape(y.shape))
 
     def box_sum(self, formula: str, out: Array, size: int, axes: tuple[int, ...], **given: Any) -> Call:
         """out = formula, summed over `size` (odd) elements around each element along each of `axes`, zeros outside.

@@ -20,6 +20,8 @@ from cfgnet.backend.native.rows import NativeRows
 from cfgnet.backend.native.various import NativeVarious
 from cfgnet.backend.window import Window
 
+MOST_AXES_OF_PRODUCTS = 3
+"""As in matrix.h."""
 BOX = 1 << 12
 """About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
@@ -102,6 +104,20 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeAttention, NativeR
             ldout=steps[4], add=int(add),
         )  # fmt: skip
 
+    def products(self, a: Array, b: Array, out: Array) -> Call:
+        """As the numpy kernel, for matrices whose rows or columns lie in one piece, along few axes."""
+        shape = out.shape[:-2]
+        if not out.size or not shape:
+            return super().products(a, b, out)
+        a, b = (np.broadcast_to(m, (*shape, *m.shape[-2:])) for m in (a, b))
+        first = (0,) * len(shape)
+        if _row_step(out[first]) is None and _row_step(out[first].T) is not None:
+            return self.products(b.swapaxes(-1, -2), a.swapaxes(-1, -2), out.swapaxes(-1, -2))
+        one, places = self.product(a[first], b[first], out[first]), _places(a, b, out)
+        if not isinstance(one, _native.Call) or places is None:
+            return super().products(a, b, out)
+        return self.pool.call("products", one=one, **places)
+
     # Pooling.
 
     def pool_max(self, x: Array, y: Array, window: Window) -> Call:
@@ -145,3 +161,21 @@ def _row_step(matrix: Array) -> int | None:
     if matrix.dtype != np.float32 or (columns > 1 and matrix.strides[1] != 4) or (rows > 1 and matrix.strides[0] <= 0):
         return None
     return int(matrix.strides[0]) // 4 if rows > 1 else columns
+
+
+def _places(a: Array, b: Array, out: Array) -> dict[str, int] | None:
+    """The sizes and steps of all axes but the last two, as few as it takes, by the names of the fields in C.
+
+    None for more axes than the kernel has.
+    """
+    found: list[tuple[int, int, int, int]] = []
+    for n, *steps in zip(out.shape[:-2], a.strides, b.strides, out.strides, strict=False):
+        whole = (n, *(step // 4 for step in steps))
+        if found and found[-1][1:] == tuple(n * step for step in whole[1:]):
+            whole = (n * found.pop()[0], *whole[1:])
+        if whole[0] > 1:
+            found.append(whole)
+    if len(found) > MOST_AXES_OF_PRODUCTS:
+        return None
+    found = [(1, 0, 0, 0)] * (MOST_AXES_OF_PRODUCTS - len(found)) + found
+    return {f"{name}{i}": size for i, axis in enumerate(found) for name, size in zip("naby", axis, strict=True)}

@@ -112,3 +112,45 @@ static void product_run(const void *args, int64_t part, float *work) {
     else
         product_by_columns(p, part, work);
 }
+
+/* products: the product `one` for each place along three axes of sizes n0 to n2, along which the matrices lie a0 to a2,
+   b0 to b2 and y0 to y2 apart; a matrix that is taken several times lies 0 apart.
+
+   Each product has the parts that it has by itself. Where that is one, a part is some products, so that they are not
+   too many for what it takes to hand one out. */
+
+#define FIELDS_products(A, W, L, C, I, F)                                                                      \
+    C(one) I(n0) I(n1) I(n2) I(a0) I(a1) I(a2) I(b0) I(b1) I(b2) I(y0) I(y1) I(y2)
+DECLARE(products)
+
+enum { MOST_PARTS = 64 };
+
+INLINE int64_t products_count(const products_args *p) { return p->n0 * p->n1 * p->n2; }
+
+static Demand products_demand(const void *args) {
+    const products_args *p = args;
+    const Demand one = product_demand(p->one);
+    const int64_t count = products_count(p);
+    return (Demand){one.parts == 1 ? smaller(count, MOST_PARTS) : count * one.parts, one.work};
+}
+
+/* The product at a place. */
+INLINE product_args product_at(const products_args *p, int64_t place) {
+    const int64_t i = place / p->n2 / p->n1, j = place / p->n2 % p->n1, k = place % p->n2;
+    product_args one = *(const product_args *)p->one;
+    one.a += i * p->a0 + j * p->a1 + k * p->a2;
+    one.b += i * p->b0 + j * p->b1 + k * p->b2;
+    one.out += i * p->y0 + j * p->y1 + k * p->y2;
+    return one;
+}
+
+static void products_run(const void *args, int64_t part, float *work) {
+    const products_args *p = args;
+    const int64_t count = products_count(p), parts = products_demand(p).parts, each = product_demand(p->one).parts;
+    const int64_t first = each == 1 ? count * part / parts : part / each;
+    const int64_t stop = each == 1 ? count * (part + 1) / parts : first + 1;
+    for (int64_t place = first; place < stop; place++) {
+        const product_args one = product_at(p, place);
+        product_run(&one, part % each, work);
+    }
+}

@@ -1,0 +1,156 @@
+"""Layers that pick: elements by their index or by their value, and the index by the value."""
+
+from __future__ import annotations
+
+from pydantic import PositiveInt
+
+from cfgnet.errors import ShapeError
+from cfgnet.layer import Case, Layer, canonical_axis, size, text
+from cfgnet.layers._broadcast import broadcast, sum_to
+
+
+class ArgMax(Layer):
+    """Finds where the `top_k` largest elements are, along `axis` or in each whole sample, the largest first.
+
+    y holds indices, values the elements themselves. Along an axis, that axis of y has `top_k` elements; without one, y
+    is samples x 1 x top_k (with axes of one element behind, where x has more than three), and an index counts the
+    elements of a sample in row-major order. Of equal elements that with the larger index comes first, as in Caffe,
+    whose `out_max_val: true` is the second output here.
+    """
+
+    top_k: PositiveInt = 1
+    """How many elements."""
+    axis: int | None = None
+    """The axis along which is searched; by default over all but the first together."""
+
+    ports = "x -> y:int, values?"
+    cases = [
+        Case(
+            x=[[0.5, 2.0, 2.0, 1.0]],
+            top_k=3,
+            outputs=["y", "values"],
+            expect={"y": [[[2, 1, 3]]], "values": [[[2.0, 2.0, 1.0]]]},
+        ),
+        Case(
+            x=[[[1.0, 5.0], [3.0, 5.0]]],
+            axis=1,
+            outputs=["y", "values"],
+            expect={"y": [[[1, 1]]], "values": [[[3.0, 5.0]]]},
+        ),
+        Case(x=[[[[1.0, 2.0], [4.0, 3.0]]]], outputs=["y", "values"], expect={"y": [[[[2]]]], "values": [[[[4.0]]]]}),
+        Case(x=(2, 3, 4), axis=-1, top_k=2),
+    ]
+
+    def shapes(self, x):
+        if self.axis is None:
+            if not x:
+                raise ShapeError("expected samples along the first axis, got a scalar")
+            count, y = size(x[1:]), (x[0], 1, self.top_k, *(1,) * (len(x) - 3))
+        else:
+            axis = canonical_axis(self.axis, len(x))
+            count, y = x[axis], (*x[:axis], self.top_k, *x[axis + 1 :])
+        if self.top_k > count:
+            raise ShapeError(f"top_k {self.top_k} is more than the {count} elements that are compared")
+        return {"y": y, "values": y}
+
+    def flops(self, x):
+        return size(x)
+
+    def forward(self, xp, x, y, values=None):
+        lines = x.reshape(x.shape[0], -1) if self.axis is None else xp.moveaxis(x, self.axis, -1)
+        if self.top_k == 1:
+            at = lines.shape[-1] - 1 - lines[..., ::-1].argmax(axis=-1)[..., None]
+        else:
+            at = xp.argsort(lines, axis=-1, kind="stable")[..., ::-1][..., : self.top_k]
+        for target, found in ((y, at), (values, xp.take_along_axis(lines, at, -1))):
+            if target is not None:
+                target[...] = found.reshape(target.shape) if self.axis is None else xp.moveaxis(found, -1, self.axis)
+
+
+class Filter(Layer):
+    """Keeps the samples whose selector is not 0, in their order: they stand in front, and behind them nothing.
+
+    In Caffe the batch becomes as small as that. Here the size of every tensor is known before the first number, so that
+    y has as many samples as x: those behind the kept ones are 0, or `fill` in tensors of whole numbers. Filter the
+    labels too, and let the loss ignore that one with `ignore_label: -1`; filter the selector itself to see which
+    samples are there. No gradient goes to the selector, nor to samples that are left out.
+    """
+
+    fill: int = -1
+    """What stands behind the kept samples in tensors of whole numbers."""
+
+    ports = "*x:any, selector -> *y:any"
+    layout = "any"
+    cases = [
+        Case(
+            x=[[[1.0], [2.0], [3.0]], [4, 5, 6]],
+            selector=[0.0, 1.0, 2.0],
+            outputs=["kept", "kept_label"],
+            expect={"y": [[[2.0], [3.0], [0.0]], [5, 6, -1]]},
+        ),
+        Case(x=((4, 3), (4, 2, 2)), selector=[1.0, 0.0, 0.0, -1.0], outputs=["a", "b"]),
+        Case(x=((3, 2, 3),), selector=[[1.0], [1.0], [1.0]]),
+        Case(x=((3, 2), (3,), (3, 2)), selector=[0.0, 0.0, 0.0], outputs=["a", "b", "c"]),
+        Case(
+            x=[[[1.0], [2.0]], [7, 8]],
+            selector=[0.0, 1.0],
+            outputs=["a", "b"],
+            fill=9,
+            expect={"y": [[[2.0], [0.0]], [8, 9]]},
+        ),
+    ]
+
+    def shapes(self, x, selector):
+        count = size(selector)
+        if selector[:1] != (count,):
+            raise ShapeError(f"expected one selector for each sample, got {text(selector)}")
+        for each in x:
+            if each[:1] != (count,):
+                raise ShapeError(f"expected {count} samples, as many as there are selectors, got {text(each)}")
+        return {"y": x}
+
+    def flops(self):
+        return 0
+
+    def forward(self, xp, x, selector, y):
+        kept = xp.flatnonzero(selector)
+        for each, target in zip(x, y, strict=True):
+            target[: kept.size] = each[kept]
+            target[kept.size :] = 0 if target.dtype.kind == "f" else self.fill
+
+    def backward(self, xp, selector, dy, dx):
+        kept = xp.flatnonzero(selector)
+        for upper, target in zip(dy, dx, strict=True):
+            if target is not None:
+                target.fill(0)
+                target[kept] = upper[: kept.size]
+
+
+class Where(Layer):
+    """Chooses element by element: y = a where the condition is not 0, and b elsewhere.
+
+    The three meet as numpy's arrays do: axes are matched from the last, and one element is repeated. No gradient goes
+    to the condition.
+    """
+
+    ports = "condition, a:any, b:any -> y:any"
+    layout = "any"
+    cases = [
+        Case(condition=[[1.0, 0.0]], a=[[1.0, 2.0]], b=[[3.0, 4.0]], expect={"y": [[1.0, 4.0]]}),
+        Case(condition=[[1.0, 0.0], [0.0, 0.0], [-1.0, 2.0]], a=(3, 2), b=(3, 2)),
+        Case(condition=[[1.0], [0.0]], a=(2, 3), b=()),
+        Case(condition=[1.0, 0.0, 1.0], a=(2, 1), b=(4, 1, 3)),
+        Case(condition=[[[0.0, 1.0]]], a=(2,), b=(2,)),
+    ]
+
+    def shapes(self, condition, a, b):
+        return broadcast("condition, a and b", condition, a, b)
+
+    def forward(self, k, condition, a, b, y):
+        k.map("where(condition == 0, b, a)", y, condition=condition, a=a, b=b)
+
+    def backward(self, k, condition, dy, da=None, db=None):
+        if da is not None:
+            sum_to(k, "where(condition == 0, 0, dy)", da, dy.shape, condition=condition, dy=dy)
+        if db is not None:
+            sum_to(k, "where(condition == 0, dy, 0)", db, dy.shape, condition=condition, dy=dy)
