@@ -56,4 +56,4 @@ class Dummy(Source):
                 arrays[name] = rng.integers(0, tensor.classes, shape, dtype=np.int32)
             else:
                 arrays[name] = tensor.filler.fill(rng, shape).astype(np.float32)
-        return ArrayRecords(arrays, self.classes, where="dummy")
+        return ArrayRecords(arrays, self.classes, where="dummy", whole=arrays)

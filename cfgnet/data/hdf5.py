@@ -25,7 +25,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 class Hdf5(Source):
     """The datasets of an HDF5 file, or of all files that a text file lists, one after another; axis 0 is the sample.
 
-    It stands for Caffe's HDF5Data layer, whose files hold labels as real numbers: those of `labels` become whole ones
+    It stands for Caffe's HDF5Data layer, whose files hold labels as real numbers: those of `whole` become whole ones
     where they all are. Unlike there, all files are in memory at once, and `shuffle` mixes the samples of all of them.
     """
 
@@ -33,8 +33,8 @@ class Hdf5(Source):
     """The file, or a text file with the path of one per line, relative to the current directory."""
     tensors: dict[str, str] = {}
     """Which datasets to take, and as what: {data: x_train, label: y_train}; by default all, by their own names."""
-    labels: Names = ("label",)
-    """Tensors of real numbers that are labels, and become whole numbers if all of theirs are."""
+    whole: Names = ("label",)
+    """Tensors that hold whole numbers, such as labels and indices of words, even if they are written as real ones."""
     max_bytes: PositiveInt = MAX_BYTES
     """The largest size of all datasets together that is accepted."""
 
@@ -56,11 +56,11 @@ class Hdf5(Source):
                         f"{text(first[name].shape[1:])} and {text(array.shape[1:])}"
                     )
         arrays = {name: np.concatenate([part[name] for part in parts]) if parts[1:] else first[name] for name in first}
-        for name in self.labels:
+        for name in self.whole:
             if name in arrays:
                 arrays[name] = _whole(arrays[name])
         full_scale = 255.0 if "data" in arrays and arrays["data"].dtype == "uint8" else 1.0
-        return ArrayRecords(arrays, self.classes, full_scale, self.path)
+        return ArrayRecords(arrays, self.classes, full_scale, self.path, self.whole)
 
     def _read(self, path: Path) -> dict[str, Array]:
         """The wanted datasets of one file, whose sizes are looked at before anything is read."""

@@ -14,6 +14,7 @@ from cfgnet.data.source import MAX_BYTES, ArrayRecords, Records, Source
 from cfgnet.errors import DataError
 from cfgnet.explain import did_you_mean
 from cfgnet.layer import Shape, size
+from cfgnet.part import Names
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -30,13 +31,16 @@ NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 class Npz(Source):
     """The arrays of a file by numpy.savez or savez_compressed; the first axis of each is the sample.
 
-    Whole numbers with one axis become int tensors (labels), all else float tensors. Nothing is unpickled.
+    Whole numbers with one axis, or of the tensors in `whole`, become int tensors, all else float tensors. Nothing is
+    unpickled.
     """
 
     path: str
     """The file."""
     tensors: dict[str, str] = {}
     """Which arrays to take, and as what: {data: x_train, label: y_train}; by default all, by their own names."""
+    whole: Names = ("label",)
+    """Tensors of several axes that stay whole numbers: labels of pixels or steps, indices of words."""
     max_bytes: PositiveInt = MAX_BYTES
     """The largest size of all arrays together, uncompressed, that is accepted."""
 
@@ -45,7 +49,7 @@ class Npz(Source):
         path = user_path(self.path)
         arrays = read_npz(path, self.tensors, self.max_bytes)
         full_scale = 255.0 if "data" in arrays and arrays["data"].dtype == "uint8" else 1.0
-        return ArrayRecords(arrays, self.classes, full_scale, str(path))
+        return ArrayRecords(arrays, self.classes, full_scale, str(path), self.whole)
 
 
 def read_npz(path: Path, tensors: dict[str, str], max_bytes: int = MAX_BYTES) -> dict[str, Array]:

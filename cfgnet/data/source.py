@@ -44,7 +44,8 @@ class Records(ABC):
 class ArrayRecords(Records):
     """Samples in memory: one array per tensor with the sample as first axis, kept in the dtype it came in.
 
-    Whole numbers with one value per sample are an int tensor (a label), everything else is a float tensor.
+    Whole numbers with one value per sample are an int tensor (a label), and so are those of the tensors in `whole`;
+    everything else is a float tensor.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ArrayRecords(Records):
         classes: tuple[str, ...] | None = None,
         full_scale: float = 1.0,
         where: str = "data",
+        whole: Collection[str] = ("label",),
     ):
         """Raises DataError, naming `where`, if the arrays differ in length or hold what a tensor cannot."""
         if not arrays:
@@ -69,7 +71,10 @@ class ArrayRecords(Records):
         self.arrays = dict(arrays)
         self.count = next(iter(counts.values()))
         self.shapes = {name: array.shape[1:] for name, array in arrays.items()}
-        self.kinds = {name: "int" if a.ndim == 1 and a.dtype.kind in "biu" else "float" for name, a in arrays.items()}
+        self.kinds = {
+            name: "int" if a.dtype.kind in "biu" and (a.ndim == 1 or name in whole) else "float"
+            for name, a in arrays.items()
+        }
         self.classes, self.full_scale = classes, full_scale
         for name, array in arrays.items():
             if self.kinds[name] == "int":

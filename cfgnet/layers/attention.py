@@ -173,14 +173,14 @@ class MultiHeadAttention(Layer):
         k.product(_rows(dy), weight_out, _rows(upper))
         query, key, value = self._split(projected, pairs)
         k.attention_dx(self._by_heads(upper), query, key, value, prob, *self._split(inner, inner_pairs))
-        gradients = {id(x): dx, id(memory): dmemory}
-        for source, slope, part in self._projections(x, inner, memory, inner_pairs):
+        projections = self._projections(x, inner, memory, inner_pairs)
+        for (source, slope, part), gradient in zip(projections, (dx, dmemory), strict=False):
             if dbias_in is not None:
                 k.sum("d", dbias_in[part], (0,), add=True, d=_rows(slope))
             if dweight_in is not None:
                 k.product(_rows(slope).T, _rows(source), dweight_in[part], add=True)
-            if gradients[id(source)] is not None:
-                k.product(_rows(slope), weight_in[part], _rows(gradients[id(source)]))
+            if gradient is not None:
+                k.product(_rows(slope), weight_in[part], _rows(gradient))
 
 
 def _rows(array):

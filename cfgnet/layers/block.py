@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveInt
 
 from cfgnet.layer import Block, Case, Layer
 from cfgnet.layers.activation import ReLU, Sigmoid
+from cfgnet.layers.attention import MultiHeadAttention
 from cfgnet.layers.conv import Convolution
 from cfgnet.layers.dense import InnerProduct
 from cfgnet.layers.eltwise import Eltwise
+from cfgnet.layers.gated import GELU
+from cfgnet.layers.noise import Dropout
 from cfgnet.layers.norm import BatchNorm, Scale
+from cfgnet.layers.normalize import LayerNorm
 from cfgnet.layers.pool import Pooling
 from cfgnet.layers.shape import Concat
 
@@ -168,3 +174,68 @@ class SqueezeExcite(Block):
             self.inner(Sigmoid, "gate", [names["excite"]]),
             self.inner(Scale, "", [x, names["gate"]], axis=0),
         ]
+
+
+class TransformerEncoder(Block):
+    """A layer of a transformer: attention of a sequence to itself, and two fully connected layers for each step.
+
+    With norm_first, z = x + attention(norm(x)) and y = z + fc2(gelu(fc1(norm(z)))); without, z = norm(x + attention(x))
+    and y = norm(z + fc2(gelu(fc1(z)))), as in Vaswani et al. 2017. The norms are LayerNorm. x is samples x steps x
+    features; `mask` (samples x steps) is 0 at the steps that do not count.
+    """
+
+    num_output: PositiveInt
+    """Number of features of x, which come out again."""
+    num_heads: PositiveInt
+    """How many heads the attention has."""
+    num_hidden: PositiveInt
+    """Number of values between the two fully connected layers; often four times the features."""
+    causal: bool = False
+    """Whether a step is kept from looking at those behind it."""
+    norm_first: bool = True
+    """Whether a norm stands in front of each half, or behind its sum; deep stacks train more easily with the first."""
+    activation: Literal["GELU", "ReLU"] = "GELU"
+    """What stands between the two fully connected layers."""
+    dropout_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Probability with which an element of each half's result is set to 0 in training, before it is added."""
+
+    ports = "x, mask?:int -> y"
+    cases = [
+        Case(x=(2, 3, 4), num_output=4, num_heads=2, num_hidden=6),
+        Case(x=(2, 3, 4), num_output=4, num_heads=1, num_hidden=5, norm_first=False, causal=True, activation="ReLU"),
+        Case(x=(2, 3, 4), mask=[[1, 1, 0], [1, 0, 0]], num_output=4, num_heads=2, num_hidden=3),
+    ]
+
+    def expand(self, x, mask=None):
+        kinds: dict[str, type[Layer]] = {"GELU": GELU, "ReLU": ReLU}
+
+        def attention(source):
+            inputs = [source] if mask is None else [source, source, mask]
+            settings = {"num_heads": self.num_heads, "causal": self.causal}
+            return [self.inner(MultiHeadAttention, "attention", inputs, **settings)]
+
+        def connected(source):
+            names = [f"{self.name}/fc1", f"{self.name}/activation"]
+            return [
+                self.inner(InnerProduct, "fc1", [source], num_output=self.num_hidden, axis=2),
+                self.inner(kinds[self.activation], "activation", names[:1]),
+                self.inner(InnerProduct, "fc2", names[1:], num_output=self.num_output, axis=2),
+            ]
+
+        first = "sum1" if self.norm_first else "norm1"
+        return [
+            *self._half(x, attention, "1", first),
+            *self._half(f"{self.name}/{first}", connected, "2", ""),
+        ]
+
+    def _half(self, x, layers, number, last):
+        """What goes in plus what `layers` make of it, with a norm in front or behind; the last is called `last`."""
+        norm, total = f"norm{number}", f"sum{number}"
+        made = layers(f"{self.name}/{norm}" if self.norm_first else x)
+        result = made[-1].name
+        if self.dropout_ratio:
+            made.append(self.inner(Dropout, f"dropout{number}", [result], dropout_ratio=self.dropout_ratio))
+            result = made[-1].name
+        if self.norm_first:
+            return [self.inner(LayerNorm, norm, [x]), *made, self.inner(Eltwise, last, [x, result])]
+        return [*made, self.inner(Eltwise, total, [x, result]), self.inner(LayerNorm, last, [f"{self.name}/{total}"])]

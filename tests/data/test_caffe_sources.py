@@ -135,7 +135,7 @@ def test_hdf5_reads_one_file_or_all_of_a_list(tmp_path):
 
 def test_hdf5_leaves_real_labels_alone_and_flattens_whole_ones(tmp_path):
     path = h5(tmp_path / "a.h5", label=np.array([0.5, 1.0]), other=np.array([[1.0], [2.0]]))
-    found = everything(opened(source="hdf5", path=path, labels=["label", "other"]))
+    found = everything(opened(source="hdf5", path=path, whole=["label", "other"]))
     assert found["label"].dtype == np.float32 and found["label"].tolist() == [0.5, 1.0]
     assert found["other"].dtype == np.int32 and found["other"].tolist() == [1, 2]
 

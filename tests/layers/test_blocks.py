@@ -65,6 +65,24 @@ def test_squeeze_excite_weighs_the_channels():
     np.testing.assert_allclose(y, x * gate[:, :, None, None])
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_transformer_layer_without_results_is_what_goes_in(number):
+    cls = BLOCKS["TransformerEncoder"]
+    nothing = {"attention.weight_out": 0, "attention.bias_out": 0, "fc2.weight": 0, "fc2.bias": 0}
+    x, y = outputs(cls, cls.cases[number], nothing)
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y, normal if number else x, atol=2e-4)  # a norm of what is normal changes by eps
+
+
+def test_a_transformer_layer_drops_what_it_adds():
+    cls = BLOCKS["TransformerEncoder"]
+    layer = cls(name="t", num_output=4, num_heads=1, num_hidden=8, dropout_ratio=0.25)
+    assert [(each.name, each.type_name) for each in layer.expand(x="x") if each.type_name == "Dropout"] == [
+        ("t/dropout1", "Dropout"),
+        ("t/dropout2", "Dropout"),
+    ]
+
+
 def test_a_block_hands_its_settings_on():
     given = "name: r, num_output: 4, outputs: z, param: {conv1.weight: {lr_mult: 3}}, include: {phase: train}"
     net = cfgnet.Net(load(f"{{type: Residual, {given}}}"))
