@@ -133,6 +133,7 @@ def facts(cls: type[Part]) -> dict[str, str]:
         "learned": ", ".join(learned),
         "kept": ", ".join(kept) and ", ".join(kept) + " (statistics that forward keeps)",
         "gradient": "yes" if cls.differentiable() else "no: nothing is trained through it",
+        "better": (cls.is_metric and cls.better) or "",
         "in place": ", ".join(f"{output} may overwrite {source}" for output, source in cls.inplace.items()),
         "aliases": ", ".join(cls.aliases),
     }

@@ -1,12 +1,21 @@
-"""Evaluation: a net over a whole test set, every sample once, also where the last batch is shorter."""
+"""Evaluation: a net over a whole test set, every sample once, also where the last batch is shorter.
+
+Every number is that of the set, as if it were one batch: that of a metric is the score of what all batches tally, and
+any other is the mean over batches, weighted by what the layer divided by.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from cfgnet.backend import Backend
-from cfgnet.errors import Problem, SpecError
+from cfgnet.errors import Problem, ShapeError, SpecError
+from cfgnet.graph import Bound
+from cfgnet.layer import Layer, answer, asks
+from cfgnet.layers.metric import F1, ByClass, ConfusionMatrix, Precision, Recall
 from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan import Plan
@@ -24,9 +33,71 @@ class Evaluation:
     """What a pass over the test set gave."""
 
     metrics: dict[str, float]
-    """Mean of every scalar result over all samples, and the objective as `loss` if no tensor has that name."""
-    confusion: Array | None = None
-    """Samples by true class (row) and predicted class (column), where the net is a classifier."""
+    """Every result that is one number, and the objective as `loss` if no tensor has that name."""
+    arrays: dict[str, Array]
+    """The results of metrics that are more than one number, such as figures by class."""
+    confusion: Array | None
+    """Samples by true class (row) and predicted class (column), where the net is a classifier and it was wanted."""
+
+
+@dataclass(eq=False)
+class Tally:
+    """The total of what a metric tallies."""
+
+    layer: Layer
+    ports: Bound
+    """Which tensor stands at which port."""
+    total: Any = None
+
+    def add(self, net: Net, samples: int) -> None:
+        """Adds the batch of `samples` that `net` has just seen."""
+        found = _asked(self.layer, "tally", _arrays(net, self.ports))
+        if self.total is None:
+            self.total = found
+        elif asks(type(self.layer), "merge"):
+            self.total = _asked(self.layer, "merge", {"xp": net.backend.xp, "total": self.total, "tally": found})
+        else:
+            self.total = self.total + found
+
+    def scores(self, xp: Any) -> dict[str, Any]:
+        """The outputs for the whole set, by port."""
+        found: dict[str, Any] = _asked(self.layer, "score", {"xp": xp, "total": self.total})
+        return found
+
+
+@dataclass(eq=False)
+class Mean:
+    """The mean of a tensor over batches, by their weights; of one with several elements, their sum is taken."""
+
+    tensor: str
+    layer: Layer
+    ports: Bound
+    sum: float = 0.0
+    weight: float = 0.0
+
+    def add(self, net: Net, samples: int) -> None:
+        """Adds the batch of `samples` that `net` has just seen."""
+        weighs = asks(type(self.layer), "weigh")
+        weight = float(_asked(self.layer, "weigh", _arrays(net, self.ports)) if weighs else samples)
+        self.sum += weight * float(net.tensors[self.tensor].sum())
+        self.weight += weight
+
+    def value(self) -> float:
+        """The mean; 0 if nothing has any weight."""
+        return self.sum / self.weight if self.weight else 0.0
+
+
+def _arrays(net: Net, ports: Bound) -> dict[str, Any]:
+    """The arrays of a net at the ports of a layer, and what they are computed with."""
+    found = {"xp": net.backend.xp}
+    for port, names in ports.items():
+        found[port] = net.tensors[names] if isinstance(names, str) else [net.tensors[name] for name in names]
+    return found
+
+
+def _asked(layer: Layer, method: str, offered: Mapping[str, Any]) -> Any:
+    """What a method says of the arrays it asks for."""
+    return getattr(layer, method)(**answer(layer, method, offered))
 
 
 class Evaluator:
@@ -51,26 +122,41 @@ class Evaluator:
         """A pass over the whole set; the confusion matrix is counted only where it is wanted and there are classes."""
         import numpy as np
 
-        sums = dict.fromkeys(self.scalars, 0.0)
-        objective, total = 0.0, 0
-        judge = classifier(self.plan) if confusion else None
-        counts = np.zeros((judge.classes, judge.classes), np.int64) if judge else None
+        graph, xp, to_host = self.plan.graph, self.backend.xp, self.backend.to_host
+        tallies, means = self._counted()
+        matrix = confusion_matrix(self.plan) if confusion else None
+        with np.errstate(all="ignore"):  # a trained net that overflows shows it in its metrics
+            self._pass([*tallies, *means.values(), *([matrix] if matrix else [])])
+            scores = [(tally.ports.get(port), value) for tally in tallies for port, value in tally.scores(xp).items()]
+            counts = to_host(matrix.scores(xp)["value"]) if matrix else None
+        found = {name: value for name, value in scores if isinstance(name, str)}
+        values = {name: mean.value() for name, mean in means.items()}
+        metrics = {name: float(found[name]) if name in found else values[name] for name in self.scalars}
+        if graph.loss_weights:
+            metrics.setdefault("loss", sum(weight * values[name] for name, weight in graph.loss_weights.items()))
+        arrays = {name: to_host(found[name]) for name in graph.results if name in found and name not in metrics}
+        return Evaluation(metrics, arrays, counts)
+
+    def _counted(self) -> tuple[list[Tally], dict[str, Mean]]:
+        """What has to be counted: the tallies of metrics, and the means of losses and all other numbers, by tensor."""
+        tallies, means = list[Tally](), dict[str, Mean]()
+        for node in self.plan.graph.nodes:
+            ports, averaged = {**node.inputs, **node.outputs}, {*self.scalars, *self.plan.graph.loss_weights}
+            if asks(type(node.layer), "tally"):
+                tallies.append(Tally(node.layer, ports))
+                averaged = set(self.plan.graph.loss_weights)
+            means |= {name: Mean(name, node.layer, ports) for name in node.writes() if name in averaged}
+        return tallies, means
+
+    def _pass(self, counting: Sequence[Tally | Mean]) -> None:
+        """Shows every sample to the net once."""
         for batch in self.batches.once():
-            count = len(next(iter(batch.values())))
-            net = self.net(count)
+            samples = len(next(iter(batch.values())))
+            net = self.net(samples)
             net.feed(batch)
-            with np.errstate(all="ignore"):  # a trained net that overflows shows it in its metrics
-                net.run_forward()
-            for name in self.scalars:
-                sums[name] += float(net.tensors[name]) * count
-            objective += net.loss * count
-            total += count
-            if judge and counts is not None:
-                np.add.at(counts, judge.judge(net), 1)
-        metrics = {name: value / total for name, value in sums.items()}
-        if self.plan.graph.loss_weights:
-            metrics.setdefault("loss", objective / total)
-        return Evaluation(metrics, counts)
+            net.run_forward()
+            for each in counting:
+                each.add(net, samples)
 
     def better(self, name: str) -> Literal["higher", "lower"]:
         """Which way a metric is better: what its layer says, else lower."""
@@ -96,44 +182,27 @@ def best_metric(spec: Spec, plan: Plan) -> str | None:
     return wanted or next(iter(metrics or found), None)
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """Where a net keeps its scores and the true classes."""
-
-    scores: str
-    label: str
-    axis: int
-    classes: int
-    ignore: int | None
-
-    def judge(self, net: Net) -> tuple[Array, Array]:
-        """The true and the predicted class of every position that counts."""
-        import numpy as np
-
-        scores = np.moveaxis(net[self.scores], self.axis, -1).reshape(-1, self.classes)
-        label = net[self.label].reshape(-1)
-        valid = np.ones(label.shape, bool) if self.ignore is None else label != self.ignore
-        return label[valid], scores.argmax(axis=1)[valid]
-
-
-def classifier(plan: Plan) -> Classifier | None:
-    """The first metric or loss of a plan that compares scores with a label; None if there is none."""
-    nodes = [shaped.node for shaped in plan.nodes if {"x", "label"} <= shaped.node.inputs.keys()]
-    for node in sorted(nodes, key=lambda node: node.layer.is_loss):
-        scores, label = node.inputs["x"], node.inputs["label"]
-        axis = getattr(node.layer, "axis", None)
-        if isinstance(scores, str) and isinstance(label, str) and isinstance(axis, int):
-            shape = plan.tensors[scores].shape or ()
-            return Classifier(scores, label, axis, shape[axis], getattr(node.layer, "ignore_label", None))
+def confusion_matrix(plan: Plan) -> Tally | None:
+    """That of the net's first ConfusionMatrix, or of what its first metric, or else loss, compares; None without."""
+    own = ConfusionMatrix.model_fields.keys() - Layer.model_fields.keys()
+    nodes = [node for node in plan.graph.nodes if node.layer.is_metric or node.layer.is_loss]
+    for node in sorted(nodes, key=lambda node: (not isinstance(node.layer, ConfusionMatrix), node.layer.is_loss)):
+        x, label = (plan.tensors.get(str(node.inputs.get(port))) for port in ("x", "label"))
+        if x and label and label.kind == "int":
+            layer = ConfusionMatrix.model_validate(node.layer.model_dump(include=own))
+            with suppress(ShapeError):
+                _asked(layer, "shapes", {"x": x.shape, "label": label.shape})
+                return Tally(layer, {port: node.inputs[port] for port in ("x", "label")})
     return None
 
 
 def per_class(confusion: Array) -> list[dict[str, float]]:
     """Precision, recall, F1 and number of samples of each class, 0 where one is not defined."""
-    hits, true, guessed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    rows = []
-    for hit, support, predicted in zip(hits.tolist(), true.tolist(), guessed.tolist(), strict=True):
-        precision, recall = hit / max(1, predicted), hit / max(1, support)
-        f1 = 2 * hit / max(1, support + predicted)
-        rows.append({"precision": precision, "recall": recall, "f1": f1, "samples": support})
-    return rows
+    import numpy as np
+
+    labels = confusion.sum(axis=1)
+    total = np.stack([confusion.diagonal(), confusion.sum(axis=0), labels])
+    kinds: dict[str, ByClass] = {"precision": Precision(), "recall": Recall(), "f1": F1()}
+    found = {name: _asked(kind, "score", {"xp": np, "total": total})["per_class"] for name, kind in kinds.items()}
+    found["samples"] = labels
+    return [dict(zip(found, row, strict=True)) for row in zip(*(each.tolist() for each in found.values()), strict=True)]

@@ -170,7 +170,7 @@ def _candidates(cls: type[Layer], case: Case) -> Iterator[str]:
 def _settings(cls: type[Layer], case: Case) -> list[_Setting]:
     own = _own_sources(cls, case)
     doubled = [_Setting(source, [], ["data"] * 8, ["label"], []) for source in (DIGITS, *own)]
-    if not cls.is_loss and cls.better is None:
+    if not cls.is_loss and not cls.is_metric:
         after = HEAD if cls.wiring.inputs else [f"{{type: Scale, inputs: [data, {OWN}]}}", *HEAD]
         headed = [_Setting(source, [], ["data"], ["label"], after) for source in (DIGITS, *own)]
         if cls.wiring.inputs and (not cls.differentiable() or cls.wiring.outputs[0].many):
@@ -179,7 +179,7 @@ def _settings(cls: type[Layer], case: Case) -> list[_Setting]:
         return [*headed, *(setting._replace(after=[]) for setting in headed), *doubled]
     return [
         _Setting(DIGITS, HEAD[:1], ["score"], ["label"], [] if cls.is_loss else HEAD[1:]),
-        _Setting(FORMULA, REGRESSION[:1], ["score", "target"], [], []),
+        _Setting(FORMULA, REGRESSION[:1], ["score", "target"], [], [] if cls.is_loss else REGRESSION[1:]),
         _Setting(PAIRS, TWINS, ["a", "b"], ["sim"], []),
         *doubled,
     ]

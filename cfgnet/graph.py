@@ -9,7 +9,7 @@ from typing import Literal
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
 from cfgnet.explain import did_you_mean, listed
-from cfgnet.layer import Block, Kind, Layer, Port, Shape
+from cfgnet.layer import Block, Kind, Layer, Port, Shape, asks
 from cfgnet.rules import Phase, State
 
 Bound = Mapping[str, str | tuple[str, ...]]
@@ -92,6 +92,15 @@ class Graph:
         return tuple(name for node in self.nodes for name in node.writes() if name not in self.readers)
 
     @cached_property
+    def counted(self) -> tuple[str, ...]:
+        """The tensors that layers look at after each batch of a test, to weigh or tally it."""
+        found = []
+        for node in self.nodes if self.phase == "test" else ():
+            ports = asks(type(node.layer), "weigh").keys() | asks(type(node.layer), "tally").keys()
+            found += flat({port: value for port, value in {**node.inputs, **node.outputs}.items() if port in ports})
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
     def loss_weights(self) -> Mapping[str, float]:
         """The weight of each tensor that counts in the objective."""
         weights = ((node.writes(), node.layer.weight_in_objective()) for node in self.nodes)
@@ -163,7 +172,7 @@ class _Builder:
 
     def after(self, layer: Layer, previous: str | None) -> str | None:
         """What the layer behind this one reads by default."""
-        if not layer.is_loss and layer.better is None and (outputs := self.outputs_of(layer)):
+        if not layer.is_loss and not layer.is_metric and (outputs := self.outputs_of(layer)):
             return outputs[0]
         return previous
 

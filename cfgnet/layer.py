@@ -18,6 +18,11 @@ The methods of a member:
     flops(x, y, ...) -> floating-point operations of forward, a multiply-add as 2   (size of the first output)
     forward(k, x, y, ...)
     backward(k, x, dy, dx=None, ...)                          (not differentiable if not defined)
+    weigh(xp, ...) -> what the batch counts in the mean over a test of an output of one number, which is what the layer
+                      divided it by   (the samples of the batch)
+    tally(xp, ...) -> arrays that the batch adds to the total of a test, where no mean is the output of all samples
+    merge(xp, total, tally) -> the total with one more batch   (total + tally)
+    score(xp, total) -> {output: value} for a total
 
 What backward asks for stays alive until then, and nothing else does, nor what `shape_only` names: of that, only the
 shape can be relied on. Asking for an optional output (`mask?`) saves it.
@@ -217,8 +222,10 @@ class Layer(Part, family="layer type"):
     or in any order, and fastest with the channels last."""
     is_loss: ClassVar[bool] = False
     """Whether the first output counts in the objective by default."""
+    is_metric: ClassVar[bool] = False
+    """Whether the layer only says how good the net is; by default no other layer reads its output."""
     better: ClassVar[Literal["higher", "lower"] | None] = None
-    """For a metric or loss, which way is better."""
+    """For a metric or loss, which way its first output is better; None where it is not one number."""
 
     wiring: ClassVar[Ports]
 
@@ -233,6 +240,8 @@ class Layer(Part, family="layer type"):
             wanted = ("expand",) if issubclass(cls, Block) else ("shapes", "forward")
             if not all(callable(getattr(cls, name, None)) for name in wanted):
                 raise ContractError(f"layer type {cls.__name__}: define {' and '.join(f'{n}()' for n in wanted)}")
+            if hasattr(cls, "tally") and not hasattr(cls, "score"):
+                raise ContractError(f"layer type {cls.__name__}: define score() of what tally() adds up to")
             for output, source in cls.inplace.items():
                 if source in asks(cls, "backward"):
                     raise ContractError(

@@ -299,10 +299,13 @@ class Trainer:
         p, evaluator = self.progress, self.session.evaluator
         if evaluator is None or p.tested_at == p.iteration:
             return
-        p.metrics, p.tested_at = evaluator.run().metrics, p.iteration
+        found = evaluator.run()
+        p.metrics, p.tested_at = found.metrics, p.iteration
         best = self._judge(p.metrics)
         self.reporter.tested(p.iteration, p.metrics, best)
-        self.directory.log({"iteration": p.iteration, "test": p.metrics, "best": best})
+        arrays = {name: array.tolist() for name, array in found.arrays.items()}
+        entry = {"iteration": p.iteration, "test": p.metrics, "best": best}
+        self.directory.log(entry | ({"arrays": arrays} if arrays else {}))
         if best:
             self.save(best=True)
 

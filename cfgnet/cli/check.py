@@ -141,9 +141,11 @@ def _label_uses(shaped: Shaped, records: Records) -> Iterator[tuple[str, int, in
     """The data tensor that a loss or metric takes as `label`, its number of classes, and the label that it ignores."""
     layer, x, name = shaped.node.layer, shaped.shapes.get("x"), shaped.node.inputs.get("label")
     axis = getattr(layer, "axis", None)
-    counts = (layer.is_loss or layer.better) and any(p.name == "label" and p.kind == "int" for p in layer.wiring.inputs)
+    judges = layer.is_loss or layer.is_metric
+    counts = judges and any(p.name == "label" and p.kind == "int" for p in layer.wiring.inputs)
     if counts and axis is not None and isinstance(x, tuple) and isinstance(name, str) and name in records.kinds:
-        yield name, x[axis], getattr(layer, "ignore_label", None)
+        classes = getattr(layer, "classes", lambda shape: shape[axis])
+        yield name, classes(x), getattr(layer, "ignore_label", None)
 
 
 def _label_findings(records: Records, name: str, classes: int, ignored: int | None) -> Iterator[tuple[str, str, str]]:

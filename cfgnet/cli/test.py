@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from cfgnet.cli.common import backend_option, common_options, json_option, print
 
 if TYPE_CHECKING:
     from cfgnet.evaluate import Evaluation
+    from cfgnet.trained import Trained
+
+MOST_CLASSES = 20
+"""How many a confusion matrix may have to fit a terminal."""
 
 
 @click.command("test")
@@ -33,30 +38,43 @@ def command(run: Path, last: bool, sets: tuple[str, ...], backend: str | None, a
     result = trained.evaluate()
     if as_json:
         confusion = None if result.confusion is None else result.confusion.tolist()
-        print_json({"iteration": trained.iteration, "metrics": result.metrics, "confusion": confusion})
+        arrays = {name: array.tolist() for name, array in result.arrays.items()}
+        found = {"metrics": result.metrics, "arrays": arrays, "confusion": confusion}
+        print_json({"iteration": trained.iteration, **found})
         return
     count = trained.batches.count
     click.echo(f"{trained.snapshot.name}, iteration {trained.iteration}, {count} test samples")
     for name, value in result.metrics.items():
         click.echo(f"{name}  {value:.4f}")
-    if result.confusion is not None:
-        click.echo("\n" + _by_class(result, trained.class_names(len(result.confusion))))
+    for block in (*_matrices(result, trained), *_figures(result, trained)):
+        click.echo("\n" + block)
 
 
-def _by_class(result: Evaluation, names: list[str]) -> str:
-    """The confusion matrix and the figures of each class; only the figures where there are many classes."""
+def _matrices(result: Evaluation, trained: Trained) -> Iterator[str]:
+    """The confusion matrices, those of a net with several under their names, and none of many classes."""
+    found = {name: array for name, array in result.arrays.items() if array.ndim == 2}
+    if not found and result.confusion is not None:
+        found = {"": result.confusion}
+    for name, matrix in found.items():
+        if len(matrix) <= MOST_CLASSES:
+            yield (f"{name}\n" if len(found) > 1 else "") + _matrix(matrix, trained.class_names(len(matrix)))
+
+
+def _figures(result: Evaluation, trained: Trained) -> Iterator[str]:
+    """A table with the figures of each class: those of the confusion matrix, and outputs of metrics by class."""
     from cfgnet.evaluate import per_class
 
-    assert result.confusion is not None
-    rows: list[list[str]] = []
-    for name, row in zip(names, per_class(result.confusion), strict=True):
-        figures = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
-        rows.append([name, *figures, str(int(row["samples"]))])
-    header = ["class", "precision", "recall", "f1", "samples"]
-    figures_text = table(rows, header, right="precision recall f1 samples")
-    if len(names) > 20:
-        return figures_text
-    return f"{_matrix(result.confusion, names)}\n\n{figures_text}"
+    tables: dict[int, dict[str, list[str]]] = {}
+    if result.confusion is not None:
+        rows = per_class(result.confusion)
+        tables[len(rows)] = {key: [f"{row[key]:.3f}" for row in rows] for key in ("precision", "recall", "f1")}
+        tables[len(rows)]["samples"] = [str(row["samples"]) for row in rows]
+    for name, array in result.arrays.items():
+        if array.ndim == 1:
+            tables.setdefault(len(array), {})[name] = [f"{value:.3f}" for value in array.tolist()]
+    for count, columns in tables.items():
+        lines = [list(line) for line in zip(trained.class_names(count), *columns.values(), strict=True)]
+        yield table(lines, ["class", *columns], right=" ".join(columns))
 
 
 def _matrix(confusion: Any, names: list[str]) -> str:

@@ -110,6 +110,10 @@ class SoftmaxWithLoss(Loss):
     def flops(self, x):
         return 7 * size(x)
 
+    def weigh(self, label):
+        fixed = divisor(self.normalization, label.size, label.size, self.ignore_label)
+        return fixed or (label != self.ignore_label).sum()
+
     def forward(self, k, x, label, loss, prob):
         k.softmax(x, prob, self.axis)
         k.cross_entropy(*self._by_class(prob, label), loss, self.ignore_label, self._divisor(x))
@@ -170,6 +174,10 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def flops(self, x):
         return 6 * size(x)
+
+    def weigh(self, xp, target):
+        fixed = divisor(self.normalization, target.size, target.size, self.ignore_label)
+        return fixed or (xp.trunc(target) != self.ignore_label).sum()
 
     def _over_valid(self, formula, **given):
         """The formula for targets that count, with what it is given; 0 for those that do not."""

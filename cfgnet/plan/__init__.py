@@ -28,7 +28,7 @@ def make_plan(
 ) -> tuple[Plan | None, list[Problem]]:
     """The plan of a graph, or None with what is wrong; `wrt` names inputs that get a gradient too.
 
-    With `reuse` arrays share memory, and only results and losses can be read after a step.
+    With `reuse` arrays share memory, and only results, losses and what a test counts can be read after a step.
     """
     nodes, tensors, slots, problems = infer(graph, backend.k, locate or Locate())
     if problems or len(nodes) < len(graph.nodes):
@@ -37,7 +37,7 @@ def make_plan(
     if problems:
         return None, problems
     layouts = channels_last(nodes, tensors)
-    kept = frozenset({*graph.results, *graph.loss_weights, *wrt} if reuse else tensors)
+    kept = frozenset({*graph.results, *graph.loss_weights, *graph.counted, *wrt} if reuse else tensors)
     lives = Lives(nodes, tensors, backward, seeds, kept, ITEMSIZE[dtype])
     if reuse:
         lives.in_place(layouts)

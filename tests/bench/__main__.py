@@ -19,7 +19,10 @@ from .report import markdown
 from .workers import WorkerError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "bench"
-NAMES = ["linreg", "mlp", "lenet", "cifar10_quick", "resnet20", "lstm", "gru", "conv64", "alexnet", "googlenet"]
+NAMES = [
+    *("linreg", "mlp", "lenet", "cifar10_quick", "resnet20", "lstm", "gru", "conv64", "alexnet", "googlenet"),
+    *("transformer_small", "char_lstm"),
+]
 
 
 @dataclass(frozen=True)

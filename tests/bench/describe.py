@@ -23,6 +23,11 @@ SETTINGS = {
     "GRU": ("num_output",),
     "SoftmaxWithLoss": ("axis",),
     "EuclideanLoss": (),
+    "Embed": (),
+    "PositionalEncoding": (),
+    "LayerNorm": ("axis", "eps"),
+    "GELU": ("approximate",),
+    "MultiHeadAttention": ("num_heads", "causal"),
 }
 """The layer types that can be described, with the fields that say what they compute."""
 PLAIN = {

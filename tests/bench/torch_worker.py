@@ -198,6 +198,40 @@ def euclidean_loss(net, node):
     return lambda x, target: F.mse_loss(x, target, reduction="sum") / (2 * len(x))
 
 
+def embed(net, node):
+    weight, bias = (net.values.get(node["params"].get(name)) for name in ("weight", "bias"))
+    return (lambda x: F.embedding(x, weight)) if bias is None else (lambda x: F.embedding(x, weight) + bias)
+
+
+def positional_encoding(net, node):
+    weight = net.values[node["params"]["weight"]]
+    return lambda x: x + weight
+
+
+def layer_norm(net, node):
+    weight, bias = (net.values.get(node["params"].get(name)) for name in ("weight", "bias"))
+    eps = node["fields"]["eps"]
+    return lambda x: F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def gelu(net, node):
+    return functools.partial(F.gelu, approximate=node["fields"]["approximate"])
+
+
+def multi_head_attention(net, node):
+    """PyTorch's fused attention between two linear layers, which is what its own module does where it is fastest."""
+    names = ("weight_in", "bias_in", "weight_out", "bias_out")
+    weight_in, bias_in, weight_out, bias_out = (net.values.get(node["params"].get(name)) for name in names)
+    heads, causal = node["fields"]["num_heads"], node["fields"]["causal"]
+
+    def call(x):
+        query, key, value = F.linear(x, weight_in, bias_in).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        return F.linear(found.transpose(1, 2).flatten(2), weight_out, bias_out)
+
+    return call
+
+
 LAYERS = {
     "Convolution": convolution,
     "Pooling": pooling,
@@ -213,6 +247,11 @@ LAYERS = {
     "GRU": gru,
     "SoftmaxWithLoss": softmax_with_loss,
     "EuclideanLoss": euclidean_loss,
+    "Embed": embed,
+    "PositionalEncoding": positional_encoding,
+    "LayerNorm": layer_norm,
+    "GELU": gelu,
+    "MultiHeadAttention": multi_head_attention,
 }
 
 

@@ -1,5 +1,6 @@
 """`cfgnet test` and `cfgnet predict`: what they say of a trained net is what closed formulas say of its parameters."""
 
+import json
 import pickle
 import shutil
 import zipfile
@@ -43,7 +44,7 @@ def counted(said):
 
 def test_metrics_and_confusion_matrix(shell, trained):
     found = shell("test", trained, "--json").json
-    assert found.keys() == {"iteration", "metrics", "confusion"} and found["iteration"] == 80
+    assert found.keys() == {"iteration", "metrics", "arrays", "confusion"} and found["iteration"] == 80
     probability = softmax_of(IMAGES, trained)
     assert found["confusion"] == counted(probability.argmax(axis=1)).tolist()
     assert [sum(row) for row in found["confusion"]] == np.bincount(LABELS).tolist()
@@ -65,6 +66,33 @@ def test_the_figures_of_each_class(shell, trained):
         assert figures[name] == [*(f"{value:.3f}" for value in wanted), str(there)]
     table = out.split("true \\ said")[1].split("\n\n")[0].splitlines()[2:]
     assert [[int(n.replace(".", "0")) for n in line.split()[1:]] for line in table] == matrix.tolist()
+
+
+def test_outputs_of_metrics_by_class_and_several_matrices(shell, tmp_path):
+    layers = [
+        "{type: F1, inputs: [score, label], outputs: [f1, f1_by_class], phase: test}",
+        "{type: AUC, inputs: [score, label], outputs: [auc, auc_by_class], phase: test}",
+        "{type: ConfusionMatrix, name: matrix, inputs: [score, label], phase: test}",
+        "{type: ConfusionMatrix, name: others, inputs: [score, label], ignore_label: 0, phase: test}",
+    ]
+    file = tmp_path / "net.yaml"
+    file.write_text(
+        file.read_text("utf-8").replace("solver:", "".join(f"  - {x}\n" for x in layers) + "solver:"), "utf-8"
+    )
+    shell("train", file, "-q", "--set", "train.max_iter=10", "--set", "train.best=auc")
+    run = tmp_path / "runs" / "digits"
+    found, text = shell("test", run, "--json").json, shell("test", run).out
+    assert found["arrays"].keys() == {"f1_by_class", "auc_by_class", "matrix", "others"}
+    assert found["arrays"]["matrix"] == found["confusion"] and found["arrays"]["others"][0] == [0] * 10
+    assert found["metrics"]["f1"] == pytest.approx(np.mean(found["arrays"]["f1_by_class"]))
+    assert text.count("matrix\ntrue \\ said") == text.count("others\ntrue \\ said") == 1
+    header, _, *lines = text[text.index("class ") :].splitlines()
+    assert header.split()[1:] == ["precision", "recall", "f1", "samples", "f1_by_class", "auc_by_class"]
+    for line, f1 in zip(lines, found["arrays"]["f1_by_class"], strict=True):
+        figures = line.split()[1:]
+        assert figures[2] == figures[4] == f"{f1:.3f}"
+    entry = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()][-1]
+    assert entry["test"] == found["metrics"] and entry["arrays"] == found["arrays"]
 
 
 def test_last_takes_the_newest_snapshot_and_not_the_best(shell, tmp_path):

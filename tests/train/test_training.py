@@ -15,6 +15,7 @@ from cfgnet.params import Parameters
 from cfgnet.prepare import prepare
 from cfgnet.rundir import best, newest
 from cfgnet.snapshot import read
+from cfgnet.trained import Trained
 
 from .rig import RICH, SMALL, Watcher, log, passes, run, snapshots
 
@@ -75,6 +76,46 @@ def test_metrics_are_those_of_the_whole_set_for_any_batch_size(batch_size):
     assert metrics(batch_size) == pytest.approx(whole, rel=1e-12)
     assert whole["loss"] == whole["cost"]  # the objective is there under its own name, too
     assert whole["accuracy"] * 17 == pytest.approx(round(whole["accuracy"] * 17))
+
+
+METRICS = """
+name: metrics
+data:
+  train: {source: synthetic, classification: 3, count: 25, inputs: [4], noise: 1.5, batch_size: 4, shuffle: true}
+  test: {source: synthetic, classification: 3, count: 17, inputs: [4], noise: 1.5, batch_size: 5, split: test}
+layers:
+  - {type: InnerProduct, name: score, num_output: 3}
+  - {type: SoftmaxWithLoss, name: cost, inputs: [score, label], ignore_label: 2}
+  - {type: Accuracy, inputs: [score, label], outputs: [accuracy, accuracies], phase: test}
+  - {type: AUC, name: auc, inputs: [score, label], phase: test}
+  - {type: Perplexity, name: perplexity, inputs: [score, label], phase: test}
+  - {type: ConfusionMatrix, name: matrix, inputs: [score, label], phase: test}
+  - {type: ReLU, name: behind, inputs: score, phase: test}
+solver: {type: SGD, base_lr: 0.3, momentum: 0.9}
+train: {max_iter: 12, display: 6, test_interval: 1, snapshot: 1, keep: null}
+"""
+"""A net whose last layer could write over the scores before the test looks at them."""
+
+
+def test_a_test_during_training_says_what_a_test_of_its_snapshot_does(tmp_path):
+    done = run(tmp_path, text=METRICS)
+    for entry in (entry for entry in log(done.path) if "test" in entry):
+        file = done.path / "snapshots" / f"iter_{entry['iteration']:08}.safetensors"
+        found = Trained.load(done.path, file).evaluate()
+        assert found.metrics == pytest.approx(entry["test"], rel=1e-6)
+        assert {name: array.tolist() for name, array in found.arrays.items()} == entry["arrays"]
+        assert entry["arrays"]["matrix"] == found.confusion.tolist() and found.confusion.sum() == 17
+        assert entry["test"]["accuracy"] * 17 == pytest.approx(found.confusion.trace())
+
+
+@pytest.mark.parametrize(
+    ("metric", "choose"), [("accuracy", max), ("auc", max), ("perplexity", min), ("cost", min), ("loss", min)]
+)
+def test_any_metric_may_choose_the_best_snapshot(metric, choose, tmp_path):
+    rename = ["layers.cost.name=loss"] if metric == "loss" else []
+    done = run(tmp_path, *rename, f"train.best={metric}", text=METRICS)
+    tests = {entry["iteration"]: entry["test"][metric] for entry in log(done.path) if "test" in entry}
+    assert tests[read(best(done.path)).state["iteration"]] == choose(tests.values())
 
 
 @pytest.mark.parametrize(
