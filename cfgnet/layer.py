@@ -82,7 +82,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """All ports of a layer type, parsed from a line such as "x, label:int -> loss, prob?"."""
+    """All ports of a layer type, parsed from a line such as "x, label:int -> loss, prob?"; a side may be empty."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]

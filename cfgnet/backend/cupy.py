@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ class CupyKernels(Kernels):
 
     block_elements = column_elements = pooled_elements = most_pixels = small_product = 1 << 26
     row_elements = wide_outputs = 1
+    unchecked: Mapping[str, str] = {}
 
     def _erf(self, x: Any, out: Array, thread: int) -> list[Call]:
         from cupyx.scipy.special import erf

@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from cfgnet.errors import ShapeError
 from cfgnet.layer import Case, Layer, canonical_axis, size, text
 from cfgnet.layers._broadcast import broadcast, sum_to
+from cfgnet.part import Ints
 
 
 class ArgMax(Layer):
@@ -65,6 +66,78 @@ class ArgMax(Layer):
         for target, found in ((y, at), (values, xp.take_along_axis(lines, at, -1))):
             if target is not None:
                 target[...] = found.reshape(target.shape) if self.axis is None else xp.moveaxis(found, -1, self.axis)
+
+
+class Gather(Layer):
+    """Takes the elements of x at an index along `axis`; the axes of the index stand in its place in y.
+
+    A tensor x of 5x3x4, axis 1, and an index of 2x6 give 5x2x6x4. The gradient is added up where an element was taken
+    several times.
+    """
+
+    axis: int = 0
+    """The axis of x along which is counted."""
+    indices: Ints = ()
+    """The index, instead of the second input, where it is always the same; -1 is the last element."""
+
+    ports = "x:any, index:int? -> y:any"
+    cases = [
+        Case(x=[[1.0, 2.0, 3.0]], axis=1, indices=[2, 0, -1], expect={"y": [[3.0, 1.0, 3.0]]}),
+        Case(x=[[1.0, 2.0], [3.0, 4.0]], index=[[1], [0]], expect={"y": [[[3.0, 4.0]], [[1.0, 2.0]]]}),
+        Case(x=(2, 3, 4), index=[[0, 2], [2, 2]], axis=1),
+        Case(x=(4, 2), index=2),
+        Case(x=(2, 3, 4, 2), indices=[1, 1], axis=-1),
+    ]
+
+    def shapes(self, x, index=None):
+        if (index is None) != bool(self.indices):
+            found = "both" if self.indices else "neither"
+            raise ShapeError(f"expected an index as the second input, or indices, got {found}")
+        axis = canonical_axis(self.axis, len(x))
+        for n in self.indices:
+            if not -x[axis] <= n < x[axis]:
+                raise ShapeError(f"index {n} is outside of the {x[axis]} elements on axis {axis}")
+        return (*x[:axis], *((len(self.indices),) if index is None else index), *x[axis + 1 :])
+
+    def flops(self):
+        return 0
+
+    def _index(self, x, index):
+        return [n % x.shape[self.axis] for n in self.indices] if index is None else index
+
+    def forward(self, k, x, y, index=None):
+        k.take(x, self._index(x, index), y, self.axis)
+
+    def backward(self, k, dy, dx, index=None):
+        k.scatter_add(self._index(dx, index), dy, dx, axis=self.axis)
+
+
+class BatchReindex(Layer):
+    """Makes a batch of the samples of x whose numbers are in `index`: y[i] = x[index[i]].
+
+    A sample may be there several times, or not at all; the gradient is added up.
+    """
+
+    ports = "x:any, index:int -> y:any"
+    cases = [
+        Case(x=[[1.0, 2.0], [3.0, 4.0]], index=[1, 0, 1], expect={"y": [[3.0, 4.0], [1.0, 2.0], [3.0, 4.0]]}),
+        Case(x=(4, 3, 2), index=[0, 2, 2, 1, 0, 0]),
+        Case(x=(3,), index=[2]),
+    ]
+
+    def shapes(self, x, index):
+        if len(index) != 1 or not x:
+            raise ShapeError(f"expected samples, and their numbers along one axis, got {text(x)} and {text(index)}")
+        return (*index, *x[1:])
+
+    def flops(self):
+        return 0
+
+    def forward(self, k, x, index, y):
+        k.take(x, index, y)
+
+    def backward(self, k, index, dy, dx):
+        k.scatter_add(index, dy, dx)
 
 
 class Filter(Layer):

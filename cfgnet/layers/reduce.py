@@ -23,9 +23,9 @@ _EXTREMES = ("MAX", "MIN")
 class Reduction(Layer):
     """y = coeff * what `operation` makes of x along all axes from `axis` on, or along `axes`; y lacks these axes.
 
-    SUM adds x, MEAN too and divides by how many there are, ASUM adds |x|, SUMSQ x^2; MAX and MIN take the largest and
-    the smallest, and of equal ones the first, in row-major order, gets the gradient; LOGSUMEXP is log(sum(exp(x))),
-    with the maximum subtracted first.
+    SUM adds up x, ASUM |x|, SUMSQ x^2; MEAN is SUM divided by how many there are; MAX and MIN take the largest and the
+    smallest, and of equal ones the first, in row-major order, gets the gradient; LOGSUMEXP is log(sum(exp(x))), with
+    the maximum subtracted first. The output index says where the largest or smallest is, counted in row-major order.
     """
 
     operation: Literal["SUM", "ASUM", "SUMSQ", "MEAN", "MAX", "MIN", "LOGSUMEXP"] = "SUM"

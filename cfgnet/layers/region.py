@@ -266,10 +266,10 @@ class Repeat(Repeated):
 
 
 class Im2col(Spatial):
-    """Unfolds x: y holds, in the place of each channel, what a window sees of it, one output channel per place.
+    """Unfolds x: in the place of each channel y has one for each element of the kernel, which holds what that sees.
 
-    Output channel c * (elements of the kernel) + i is what element i, in row-major order, of a window over channel c
-    sees; a 1x1 convolution of y is a convolution of x. There are as many windows as a Convolution has.
+    Output channel c * n + i is what element i, of n in row-major order, of the windows over channel c sees. There are
+    as many windows as in a Convolution, so that a 1x1 convolution of y is a convolution of x.
     """
 
     dilation: Ints = ()
@@ -277,7 +277,6 @@ class Im2col(Spatial):
     axis: int = 1
     """The channel axis; axes before it are samples, axes behind it are spatial."""
 
-    aliases = ("Unfold",)
     layout = "any"
     cases = [
         Case(

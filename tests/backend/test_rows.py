@@ -75,21 +75,22 @@ def test_a_small_variance_around_a_large_mean_is_kept(k):
 @given(data=st.data())
 def test_take_and_scatter_add(k, data):
     draw = data.draw
-    rows, columns, count = draw(st.integers(1, 9)), draw(st.sampled_from([1, 5, 16, 40])), draw(st.integers(1, 30))
+    outer, inner = draw(st.sampled_from([(), (1,), (3,), (2, 5)])), draw(st.sampled_from([(), (5,), (16,), (4, 10)]))
+    rows, count, axis = draw(st.integers(1, 9)), draw(st.integers(1, 30)), len(outer)
     random = np.random.default_rng(draw(st.integers(0, 99)))
     index = random.integers(0, rows, (count, 1)).astype(np.int32)
-    table, slope = (random.standard_normal((n, columns)).astype(np.float32) for n in (rows, count))
-    out = np.full((count, 1, columns), np.nan, np.float32)
-    k.take(table, index, out)()
-    np.testing.assert_array_equal(out, table[index])
-    wanted = np.zeros((rows, columns))
+    table = random.standard_normal((*outer, rows, *inner)).astype(np.float32)
+    slope = random.standard_normal((*outer, count, 1, *inner)).astype(np.float32)
+    out, total, wanted = np.full_like(slope, np.nan), np.full_like(table, 7), np.zeros(table.shape)
+    k.take(table, index, out, axis - table.ndim if draw(st.booleans()) else axis)()
+    np.testing.assert_array_equal(out, np.take(table, index, axis))
     for i, at in enumerate(index.ravel()):
-        wanted[at] += slope[i]
-    total = np.full((rows, columns), 7, np.float32)
-    k.scatter_add(index, slope, total)()
+        wanted[(slice(None),) * axis + (at,)] += slope[(slice(None),) * axis + (i, 0)]
+    places = index.ravel().tolist() if draw(st.booleans()) else index
+    k.scatter_add(places, slope, total, axis=axis)()
     room = 2e-6 * np.abs(slope).sum()  # what cancels in a sum leaves its rounding behind
     assert np.abs(total - wanted).max() <= room
-    k.scatter_add(index, slope, total, add=True)()
+    k.scatter_add(places, slope, total, add=True, axis=axis)()
     assert np.abs(total - 2 * wanted).max() <= 2 * room
 
 

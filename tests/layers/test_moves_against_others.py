@@ -201,6 +201,20 @@ def test_a_filter_is_boolean_indexing_with_nothing_behind(data, count, seed):
     np.testing.assert_array_equal(net.gradients["x"], dx)
 
 
+@given(shape=shapes(), data=st.data(), fixed=st.booleans(), seed=SEEDS)
+def test_gather_is_take_of_numpy(shape, data, fixed, seed):
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    n, form = shape[axis], data.draw(st.lists(st.integers(1, 3), max_size=1 if fixed else 2))
+    index = np.random.default_rng(seed).integers(-n if fixed else 0, n, form or [1] if fixed else form).astype(np.int32)
+    fields = {"indices": index.tolist()} if fixed else {}
+    others = {} if fixed else {"index": index}
+    check_moved(
+        {"type": "Gather", "axis": axis, **fields}, lambda a: a.take(index, axis), numbers(seed, *shape), **others
+    )
+    if axis == 0 and not fixed and len(form) == 1:
+        check_moved({"type": "BatchReindex"}, lambda a: a[index], numbers(seed, *shape), **others)
+
+
 @st.composite
 def meeting(draw, count):
     """A shape, and as many shapes that numpy broadcasts to it together."""

@@ -24,6 +24,9 @@ MOVED = [
     "{type: Split, inputs: best, outputs: [end, others]}",
     "{type: Concat, inputs: [best, best]}",
     "{type: Where, inputs: [largest, best, best]}",
+    "{type: Gather, indices: [2, 0]}",
+    "{type: Gather, inputs: [best, best]}",
+    "{type: BatchReindex, inputs: [best, label]}",
 ]
 
 

@@ -83,6 +83,17 @@ def test_fields_and_params():
     assert loss.normalization == "BATCH_SIZE"
 
 
+def test_the_values_of_an_argmax_are_an_output_of_their_own():
+    index, both, joined, values = layers("""
+        layer { name: "i" type: "ArgMax" bottom: "x" top: "i" argmax_param { out_max_val: false top_k: 2 } }
+        layer { name: "b" type: "ArgMax" bottom: "x" top: "b" argmax_param { out_max_val: true } }
+        layer { name: "v" type: "ArgMax" bottom: "x" top: "v" argmax_param { out_max_val: true axis: 1 } }
+    """).layers
+    assert (index.outputs, index.top_k) == (("i",), 2)
+    assert (both.outputs, joined.inputs, joined.outputs) == (("b/index", "b/values"), ("b/index", "b/values"), ("b",))
+    assert (values.outputs, values.axis) == (("v/index", "v"), 1)
+
+
 def test_a_convolution_of_two_bottoms_is_two_that_share():
     one, two = layers("""
         layer { name: "c" type: "Convolution" bottom: "x" bottom: "y" top: "a" top: "b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
@@ -14,6 +15,8 @@ class Rows(Base):
 
     normalized_elements = 1 << 15
     """About how many elements are normalized at a time, so that they are still in the cache in the next pass."""
+    unchecked: Mapping[str, str] = {"mode": "clip"}
+    """What keeps numpy from taking into an array by way of another; indices are looked at before."""
 
     def normalize(
         self, x: Array, normal: Array, inverse: Array, axis: int, eps: float = 0.0, *, centred: bool = True
@@ -86,33 +89,45 @@ class Rows(Base):
         least = -(-4 * self.normalized_elements // max(1, columns))
         return self.together([share(*each) for each in enumerate(self.shares(rows, least))])
 
-    def take(self, source: Array, index: Array, out: Array) -> Call:
-        """out[i] = source[index[i]]; when it runs, DataError for an index that source does not have."""
-        xp, rows = self.xp, len(source)
-        flat = out.reshape(index.size, -1)
-        matrix = source.reshape(rows, -1)
+    def take(self, source: Array, index: Array | Sequence[int], out: Array, axis: int = 0) -> Call:
+        """out = what index names of source along an axis, in whose place the axes of index stand.
+
+        When it runs, DataError for an index that source does not have. Arrays lie in one piece.
+        """
+        xp, at = self.xp, self.xp.asarray(index, "int32")
+        outer, rows, inner = split(source, axis)
+        lines, flat = source.reshape(outer, rows, inner), out.reshape(outer, at.size, inner)
 
         def run() -> None:
-            _check(index, rows)
-            xp.take(matrix, index.reshape(-1), axis=0, out=flat, mode="clip")
+            _check(at, rows)
+            xp.take(lines, at.reshape(-1), axis=1, out=flat, **self.unchecked)
 
         return run
 
-    def scatter_add(self, index: Array, source: Array, total: Array, add: bool = False) -> Call:
-        """total[j] = the sum of the source[i] whose index[i] is j; with `add` it is added to total."""
-        xp, rows = self.xp, len(total)
-        matrix, flat = total.reshape(rows, -1), source.reshape(index.size, -1)
+    def scatter_add(
+        self, index: Array | Sequence[int], source: Array, total: Array, add: bool = False, axis: int = 0
+    ) -> Call:
+        """total = the sum of what `take` of total by the same index would put into source; with `add` it is added."""
+        xp, at = self.xp, self.xp.asarray(index, "int32")
+        outer, rows, inner = split(total, axis)
+        lines, flat = total.reshape(outer, rows, inner), source.reshape(outer, at.size, inner)
 
         def run() -> None:
-            at = index.reshape(-1)
-            turn = xp.argsort(at, kind="stable")
-            found, first = xp.unique(at[turn], return_index=True)
+            places = at.reshape(-1)
+            turn = xp.argsort(places, kind="stable")
+            found, first = xp.unique(places[turn], return_index=True)
             if not add:
-                matrix.fill(0)
+                lines.fill(0)
             if len(found):
-                matrix[found] += xp.add.reduceat(flat[turn], first, axis=0)
+                lines[:, found] += xp.add.reduceat(flat[:, turn], first, axis=1)
 
         return run
+
+
+def split(array: Array, axis: int) -> tuple[int, int, int]:
+    """How many elements lie before, on and behind an axis."""
+    axis %= array.ndim
+    return math.prod(array.shape[:axis]), array.shape[axis], math.prod(array.shape[axis + 1 :])
 
 
 def _check(index: Array, rows: int) -> None:

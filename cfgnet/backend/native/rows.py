@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
+from cfgnet.backend.kernels.rows import split
 from cfgnet.backend.native.base import Around, NativeBase, plain
 from cfgnet.backend.native.elementwise import parts_of
 from cfgnet.errors import DataError
@@ -39,30 +41,31 @@ class NativeRows(NativeBase):
         fields: dict[str, Any] = dict.fromkeys(("x", "dy", "dx")) | given
         return self.pool.call(kernel, **fields, **sizes, centred=int(centred), eps=eps)
 
-    def take(self, source: Array, index: Array, out: Array) -> Call:
+    def take(self, source: Array, index: Array | Sequence[int], out: Array, axis: int = 0) -> Call:
         """As the numpy kernel, for indices of int32."""
-        if not out.size or not plain(source, out) or not _in_order(index):
-            return super().take(source, index, out)
-        parts, rows = parts_of(out.size), len(source)
+        at = np.asarray(index, np.int32)
+        if not out.size or not plain(source, out) or not at.flags.c_contiguous:
+            return super().take(source, at, out, axis)
+        outer, rows, columns = split(source, axis)
+        parts = parts_of(out.size)
         bad = np.zeros((parts, 2), np.int32)
-        sizes = {"rows": rows, "columns": out.size // index.size, "count": index.size, "parts": parts}
+        sizes = {"outer": outer, "rows": rows, "columns": columns, "count": at.size, "parts": parts}
 
         def check() -> None:
             if bad[:, 0].any():
                 found = bad[bad[:, 0].argmax(), 1]
                 raise DataError(f"expected indices from 0 to {rows - 1}, found {found}")
 
-        return Around(self.pool.call("take", source=source, index=index, out=out, bad=bad, **sizes), after=check)
+        return Around(self.pool.call("take", source=source, index=at, out=out, bad=bad, **sizes), after=check)
 
-    def scatter_add(self, index: Array, source: Array, total: Array, add: bool = False) -> Call:
+    def scatter_add(
+        self, index: Array | Sequence[int], source: Array, total: Array, add: bool = False, axis: int = 0
+    ) -> Call:
         """As the numpy kernel, for indices of int32."""
-        if not source.size or not plain(source, total) or not _in_order(index):
-            return super().scatter_add(index, source, total, add)
-        columns = source.size // index.size
-        parts = min(-(-columns // self.pool.lanes), parts_of(source.size))
-        sizes = {"rows": len(total), "columns": columns, "count": index.size, "parts": parts}
-        return self.pool.call("scatter_add", index=index, source=source, total=total, add=int(add), **sizes)
-
-
-def _in_order(index: Array) -> bool:
-    return bool(index.dtype == np.int32 and index.flags.c_contiguous)
+        at = np.asarray(index, np.int32)
+        if not source.size or not plain(source, total) or not at.flags.c_contiguous:
+            return super().scatter_add(at, source, total, add, axis)
+        outer, rows, columns = split(total, axis)
+        parts = min(outer if outer > 1 else -(-columns // self.pool.lanes), parts_of(source.size))
+        sizes = {"outer": outer, "rows": rows, "columns": columns, "count": at.size, "parts": parts}
+        return self.pool.call("scatter_add", index=at, source=source, total=total, add=int(add), **sizes)
