@@ -15,7 +15,7 @@ import pytest
 from cfgnet.backend import get_backend
 from cfgnet.graph import TensorType
 from cfgnet.net import Net
-from cfgnet.prepare import load, loads, plan_layers
+from cfgnet.prepare import load, loads, plan_layers, prepare
 
 from . import report
 from .describe import SETTINGS, UndescribedError, choices, describe, has_dropout
@@ -29,6 +29,8 @@ CONFIGS = sorted((ROOT / "configs" / "bench").glob("*.yaml"))
 def plan_of(spec):
     """The plan of a spec over synthetic data, which is not drawn."""
     source = spec.data.train
+    if source.type_name == "dummy":
+        return prepare(spec, get_backend("numpy"), ["train"]).plans["train"]
     shape = (source.batch_size, *getattr(source, "inputs", (1,)))
     targets = {"target": TensorType((source.batch_size, 1))}
     if getattr(source, "classification", None):
@@ -192,7 +194,7 @@ TORCH = os.environ.get("BENCH_PYTHON") or (sys.executable if find_spec("torch") 
 
 
 @pytest.mark.skipif(not TORCH, reason="PyTorch is not there: pip install 'cfgnet[bench]', or set BENCH_PYTHON")
-@pytest.mark.parametrize("name", ["linreg", "mlp", "lenet", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["linreg", "mlp", "lenet", "lstm", "gru", "transformer_small"])
 def test_pytorch_computes_the_same(name, tmp_path):
     config = ROOT / f"configs/bench/{name}.yaml"
     images = write_workload(config, [], tmp_path)["images"]
