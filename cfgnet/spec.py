@@ -371,6 +371,8 @@ def about_type(name: str) -> str:
     file = defining_file(name)
     if file:
         return f"{file.as_posix()} defines it: add --layers {file.parent.as_posix()} to run that file"
+    if name == "Python":
+        return "a layer in Python is a type of your own: write type: ITS_NAME, and --layers FOLDER"
     if source := Source.find(name):
         return f"samples come from `data:` at the top of the file: {name} is its source {source.type_name}"
     if re.sub(r"[\W_]", "", name.casefold()) in ("input", "inputlayer"):
