@@ -6,7 +6,7 @@ import numpy as np
 
 import cfgnet.layers  # noqa: F401  # fills the registry
 from cfgnet.layer import Kind, Layer
-from cfgnet.layers.recurrent import LSTM
+from cfgnet.layers.lstm import LSTM
 from cfgnet.policy import Policy
 from cfgnet.rules import State
 from cfgnet.solver import Solver
