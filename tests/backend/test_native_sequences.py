@@ -116,6 +116,22 @@ def test_gru(data):
     drawn.compared(found, run)
 
 
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_rnn(data):
+    drawn, relu = Drawn(data), data.draw(st.booleans())
+    weight, given = drawn.weight(1), drawn.states("h0", "dh")
+    found = {**{name: drawn.rows() for name in ("y", "before", "dz")}, **drawn.states("dh0")}
+
+    def run(kernels, arrays, cast):
+        cont, h0, dh = (cast(a) for a in (drawn.cont, *given.values()))
+        y, before, dz, dh0 = arrays.values()
+        yield kernels.rnn(y, cast(weight), before, cont, h0, relu)
+        yield kernels.rnn_dz(dz, y, cast(weight), dz, cont, dh, dh0, relu)
+
+    drawn.compared(found, run)
+
+
 def lstm_of(k, normal):
     """What an LSTM writes, forwards and backwards."""
     gates, weight, y, before = normal(4, 13, 80), normal(80, 20), *np.zeros((2, 4, 13, 20), np.float32)
@@ -135,8 +151,16 @@ def gru_of(k, normal, after):
     return y, inner, dz, dinner
 
 
+def rnn_of(k, normal):
+    """What an RNN writes, forwards and backwards."""
+    y, weight, (before, dz) = normal(4, 13, 20), normal(20, 20), np.zeros((2, 4, 13, 20), np.float32)
+    k.rnn(y, weight, before)()
+    k.rnn_dz(y, y, weight, dz)()
+    return y, dz
+
+
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("run", [lstm_of, partial(gru_of, after=True), partial(gru_of, after=False)])
+@pytest.mark.parametrize("run", [lstm_of, partial(gru_of, after=True), partial(gru_of, after=False), rnn_of])
 def test_sequences_give_the_same_bits_with_any_number_of_threads(isa, run):
     results = []
     for threads in (1, 2, 3, 20):

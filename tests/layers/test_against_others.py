@@ -234,7 +234,8 @@ def lstm_step(sums, state, weight_h):
     h, c = state
     i, f, o, g = np.split(sums + weight_h @ h, 4)
     c = scipy.special.expit(f) * c + scipy.special.expit(i) * np.tanh(g)
-    return scipy.special.expit(o) * np.tanh(c), c
+    h = scipy.special.expit(o) * np.tanh(c)
+    return h, (h, c)
 
 
 def gru_step(sums, state, weight_h, bias_h=None):
@@ -242,15 +243,36 @@ def gru_step(sums, state, weight_h, bias_h=None):
     (r, z, n), (weight_r, weight_z, weight_n) = np.split(sums, 3), np.split(weight_h, 3)
     r, z = scipy.special.expit(r + weight_r @ h), scipy.special.expit(z + weight_z @ h)
     n = np.tanh(n + (weight_n @ (r * h) if bias_h is None else r * (weight_n @ h + bias_h)))
-    return (z * h + (1 - z) * n,)
+    h = z * h + (1 - z) * n
+    return h, (h,)
+
+
+def rnn_step(sums, state, weight_h, weight_y=None, bias_y=None, taken=np.tanh):
+    h = taken(sums + weight_h @ state[0])
+    return h if weight_y is None else taken(weight_y @ h + bias_y), (h,)
+
+
+def rectified_step(*given):
+    return rnn_step(*given, taken=lambda z: np.maximum(z, 0))
 
 
 RECURRENT = {
     "LSTM": ({"type": "LSTM"}, lstm_step, ("h", "c"), ("weight_h",)),
     "GRU": ({"type": "GRU"}, gru_step, ("h",), ("weight_h", "bias_h")),
     "GRU, reset before": ({"type": "GRU", "reset_after": False}, gru_step, ("h",), ("weight_h",)),
+    "RNN": ({"type": "RNN"}, rnn_step, ("h",), ("weight_h", "weight_y", "bias_y")),
+    "RNN, state": ({"type": "RNN", "output": False}, rnn_step, ("h",), ("weight_h",)),
+    "RNN, relu": (
+        {"type": "RNN", "nonlinearity": "relu"},
+        rectified_step,
+        ("h",),
+        ("weight_h", "weight_y", "bias_y"),
+    ),
 }
-"""The fields of a layer, what one step of one sequence does, its states, and the parameters that a step needs."""
+"""The fields of a layer, what one step of one sequence does, its states, and the parameters that a step needs.
+
+A step is a function of what the inputs contribute, the states and the parameters, and gives y and the new states.
+"""
 
 
 @given(
@@ -284,8 +306,8 @@ def test_a_recurrent_layer_goes_through_each_sequence_as_if_it_were_alone(
         state = [first[name][0, n] for name in states]
         for t in range(steps):
             kept = [inputs["cont"][t, n] * value for value in state]
-            state = step(weight_x @ inputs["x"][t, n].reshape(-1) + bias + fixed, kept, *given)
-            np.testing.assert_allclose(net["y"][t, n], state[0], rtol=1e-11, atol=1e-13)
+            y, state = step(weight_x @ inputs["x"][t, n].reshape(-1) + bias + fixed, kept, *given)
+            np.testing.assert_allclose(net["y"][t, n], y, rtol=1e-11, atol=1e-13)
         for name, value in zip(states, state, strict=True):
             np.testing.assert_allclose(net[name][0, n], value, rtol=1e-11, atol=1e-13)
 

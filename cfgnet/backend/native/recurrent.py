@@ -10,7 +10,7 @@ from cfgnet.backend.native.base import NativeBase, plain
 
 
 class NativeRecurrent(NativeBase):
-    """`lstm`, `gru` and their gradients, where all arrays are float32 in one piece."""
+    """`lstm`, `gru`, `rnn` and their gradients, where all arrays are float32 in one piece."""
 
     def lstm(
         self,
@@ -95,6 +95,40 @@ class NativeRecurrent(NativeBase):
         packs, packed = self._packed("gates_pack_back", packed=weight[:together], packed_n=weight[together:])
         call = self.pool.call("gru_dz", **packed, **arrays, **self._sizes(dy), reset_after=int(reset_after))
         return self._in_turn(*packs, call)
+
+    def rnn(
+        self,
+        y: Array,
+        weight: Array,
+        before: Array,
+        cont: Array | None = None,
+        h0: Array | None = None,
+        relu: bool = False,
+    ) -> Call:
+        """As the numpy kernel."""
+        arrays = {"y": y, "before": before, "cont": cont, "h0": h0}
+        if not y.size or not plain(weight, *arrays.values()):
+            return super().rnn(y, weight, before, cont, h0, relu)
+        packs, packed = self._packed("gates_pack", packed=weight)
+        return self._in_turn(*packs, self.pool.call("rnn", **packed, **arrays, **self._sizes(y), relu=int(relu)))
+
+    def rnn_dz(
+        self,
+        dy: Array,
+        y: Array,
+        weight: Array,
+        dz: Array,
+        cont: Array | None = None,
+        dh: Array | None = None,
+        dh0: Array | None = None,
+        relu: bool = False,
+    ) -> Call:
+        """As the numpy kernel."""
+        arrays = {"dy": dy, "y": y, "dz": dz, "cont": cont, "dh": dh, "dh0": dh0}
+        if not dy.size or not plain(weight, *arrays.values()):
+            return super().rnn_dz(dy, y, weight, dz, cont, dh, dh0, relu)
+        packs, packed = self._packed("gates_pack_back", packed=weight)
+        return self._in_turn(*packs, self.pool.call("rnn_dz", **packed, **arrays, **self._sizes(dy), relu=int(relu)))
 
     def _packed(self, kernel: str, **weights: Array) -> tuple[list[Call], dict[str, Array | None]]:
         """The calls that pack weights (gates * H, H), and where to by name: whole vectors of units for each row.
