@@ -27,7 +27,7 @@ class GRU(Recurrent):
     """Whether the reset gate r acts on the product of the state with its weight, rather than on the state itself."""
 
     gate_count = 3
-    ports = "x, cont?, x_static?, h0? -> y, h?, gates?, inner?, before?"
+    ports = "x, cont?, x_static?, lengths:int?, h0? -> y, h?, gates?, inner?, before?"
     cases = [
         # Without weights r = z = 1/2, and n = tanh(r * bias_h) = tanh(1/2 ln 3) = 1/2.
         Case(
@@ -74,7 +74,36 @@ class GRU(Recurrent):
             bias=[1.0986122886681098, -1.0986122886681098, 0.0, 0.0, 0.0, 0.0],
             expect={"y": [[[1 / 4, 1.0986122886681098]]]},
         ),
+        # The first case again, backwards, and with one step of the first sequence: there the second y is 0.
+        Case(
+            num_output=1,
+            reverse=True,
+            padded=True,
+            x=[[[9.0], [9.0]], [[9.0], [9.0]]],
+            lengths=[1, 2],
+            outputs=["y", "h"],
+            weight_x=[[0.0]] * 3,
+            weight_h=[[0.0]] * 3,
+            bias=[0.0] * 3,
+            bias_h=[1.0986122886681098],
+            expect={"y": [[[0.25], [0.375]], [[0.0], [0.25]]], "h": [[[0.25], [0.375]]]},
+        ),
         Case(num_output=2, x=(3, 2, 4)),
+        Case(num_output=2, x=(3, 2, 4), reverse=True, outputs=["y", "h"]),
+        Case(num_output=2, x=(4, 3, 2), lengths=[4, 0, 2], padded=True, outputs=["y", "h"]),
+        Case(
+            num_output=2,
+            x=(3, 3, 2),
+            cont=[[1.0, 0.5, 0.0], [0.5, 0.0, 1.0], [0.0, 0.0, 0.5]],
+            x_static=(3, 2),
+            lengths=[2, 1, 3],
+            h0=(1, 3, 2),
+            reset_after=False,
+            reverse=True,
+            padded=True,
+            expose_hidden=True,
+            outputs=["y", "h"],
+        ),
         Case(num_output=2, x=(3, 2, 4), reset_after=False),
         Case(num_output=3, x=(4, 2, 2, 3), cont=[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
         Case(num_output=2, x=(3, 2, 2), cont=[[1.0, 0.5], [0.5, 1.0], [1.0, 1.0]], x_static=(2, 2, 2)),
@@ -92,8 +121,8 @@ class GRU(Recurrent):
         ),
     ]
 
-    def shapes(self, x, cont=None, x_static=None, h0=None):
-        shapes = self._shapes(x, cont, x_static, h0=h0)
+    def shapes(self, x, cont=None, x_static=None, lengths=None, h0=None):
+        shapes = self._shapes(x, cont, x_static, lengths, h0=h0)
         return {**shapes, "inner": shapes["y"]}
 
     def params(self, x, x_static=None):
@@ -101,8 +130,8 @@ class GRU(Recurrent):
         if self.reset_after:
             yield Param("bias_h", (self.num_output,), self.bias_filler)
 
-    def scratch(self, gates, x_static=None):
-        return {**super().scratch(gates, x_static), "work_inner": (*gates[:2], self.num_output)}
+    def scratch(self, gates, x_static=None, lengths=None):
+        return {**super().scratch(gates, x_static, lengths), "work_inner": (*gates[:2], self.num_output)}
 
     def forward(
         self,
@@ -120,13 +149,15 @@ class GRU(Recurrent):
         x_static=None,
         weight_static=None,
         static=None,
+        lengths=None,
+        valid=None,
         h0=None,
         h=None,
     ):
         self._sum_inputs(k, gates, x, weight_x, bias, x_static, weight_static, static)
-        k.gru(gates, weight_h, bias_h, y, inner, before, cont, h0, self.reset_after)
-        if h is not None:
-            k.copy(y[-1:], h)
+        walk = self._walk(k, lengths, valid)
+        k.gru(gates, weight_h, bias_h, y, inner, before, cont, h0, self.reset_after, **walk)
+        self._put_last(k, y, before, valid, h)
 
     def backward(
         self,
@@ -144,6 +175,8 @@ class GRU(Recurrent):
         x_static=None,
         weight_static=None,
         static=None,
+        lengths=None,
+        valid=None,
         dx=None,
         dweight_x=None,
         dbias=None,
@@ -154,7 +187,8 @@ class GRU(Recurrent):
         dh=None,
         dh0=None,
     ):
-        k.gru_dz(dy, gates, inner, before, weight_h, work, work_inner, cont, dh, dh0, self.reset_after)
+        walk = self._walk(k, lengths, valid)
+        k.gru_dz(dy, gates, inner, before, weight_h, work, work_inner, cont, dh, dh0, self.reset_after, **walk)
         inputs = (x, weight_x, x_static, weight_static, static)
         self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)
         dz, dinner, state = (rows_of(array, 2) for array in (work, work_inner, before))

@@ -22,7 +22,7 @@ class LSTM(Recurrent):
     """
 
     gate_count = 4
-    ports = "x, cont?, x_static?, h0?, c0? -> y, h?, c?, gates?, cells?, before?"
+    ports = "x, cont?, x_static?, lengths:int?, h0?, c0? -> y, h?, c?, gates?, cells?, before?"
     cases = [
         # Without weights the gates are those of the bias: i = f = o = 1/2 and g = tanh(0.549...) = 1/2.
         Case(
@@ -47,7 +47,39 @@ class LSTM(Recurrent):
                 "c": [[[0.45539786272396726], [0.25]]],
             },
         ),
+        # The first case again, backwards, and with one step of the first sequence: there the second y is 0.
+        Case(
+            num_output=1,
+            reverse=True,
+            padded=True,
+            x=[[[9.0], [9.0]], [[9.0], [9.0]]],
+            lengths=[1, 2],
+            outputs=["y", "h", "c"],
+            weight_x=[[0.0]] * 4,
+            weight_h=[[0.0]] * 4,
+            bias=[0.0, 0.0, 0.0, 0.5493061443340549],
+            expect={
+                "y": [[[0.12245933120185457], [0.17917869917539297]], [[0.0], [0.12245933120185457]]],
+                "h": [[[0.12245933120185457], [0.17917869917539297]]],
+                "c": [[[0.25], [0.375]]],
+            },
+        ),
         Case(num_output=2, x=(3, 2, 4)),
+        Case(num_output=2, x=(3, 2, 4), reverse=True, outputs=["y", "h", "c"]),
+        Case(num_output=2, x=(4, 3, 2), lengths=[4, 0, 2], padded=True, outputs=["y", "h", "c"]),
+        Case(
+            num_output=2,
+            x=(3, 3, 2),
+            cont=[[1.0, 0.5, 0.0], [0.5, 0.0, 1.0], [0.0, 0.0, 0.5]],
+            x_static=(3, 2),
+            lengths=[2, 1, 3],
+            h0=(1, 3, 2),
+            c0=(1, 3, 2),
+            reverse=True,
+            padded=True,
+            expose_hidden=True,
+            outputs=["y", "h", "c"],
+        ),
         Case(num_output=3, x=(4, 2, 2, 3), cont=[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
         Case(num_output=2, x=(3, 2, 2), cont=[[1.0, 0.5], [0.5, 1.0], [1.0, 1.0]], x_static=(2, 2, 2)),
         Case(
@@ -70,8 +102,8 @@ class LSTM(Recurrent):
         ),
     ]
 
-    def shapes(self, x, cont=None, x_static=None, h0=None, c0=None):
-        shapes = self._shapes(x, cont, x_static, h0=h0, c0=c0)
+    def shapes(self, x, cont=None, x_static=None, lengths=None, h0=None, c0=None):
+        shapes = self._shapes(x, cont, x_static, lengths, h0=h0, c0=c0)
         return {**shapes, "c": shapes["h"], "cells": (x[0] + 1, x[1], self.num_output)}
 
     def forward(
@@ -89,16 +121,18 @@ class LSTM(Recurrent):
         x_static=None,
         weight_static=None,
         static=None,
+        lengths=None,
+        valid=None,
         h0=None,
         c0=None,
         h=None,
         c=None,
     ):
         self._sum_inputs(k, gates, x, weight_x, bias, x_static, weight_static, static)
-        k.lstm(gates, weight_h, y, cells, before, cont, h0, c0)
-        for last, steps in ((h, y), (c, cells)):
-            if last is not None:
-                k.copy(steps[-1:], last)
+        k.lstm(gates, weight_h, y, cells, before, cont, h0, c0, **self._walk(k, lengths, valid))
+        self._put_last(k, y, before, valid, h)
+        if c is not None:
+            k.copy(cells[:1] if self.reverse else cells[-1:], c)
 
     def backward(
         self,
@@ -115,6 +149,8 @@ class LSTM(Recurrent):
         x_static=None,
         weight_static=None,
         static=None,
+        lengths=None,
+        valid=None,
         dx=None,
         dweight_x=None,
         dbias=None,
@@ -126,7 +162,7 @@ class LSTM(Recurrent):
         dh0=None,
         dc0=None,
     ):
-        k.lstm_dz(dy, gates, cells, weight_h, work, cont, dh, dc, dh0, dc0)
+        k.lstm_dz(dy, gates, cells, weight_h, work, cont, dh, dc, dh0, dc0, **self._walk(k, lengths, valid))
         inputs = (x, weight_x, x_static, weight_static, static)
         self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)
         if dweight_h is not None:

@@ -27,16 +27,25 @@ class Recurrent(Layer, abstract=True):
     expose_hidden: bool = False
     """Whether the state before the first step goes in as the last inputs, each 1 x sequences x num_output."""
 
+    reverse: bool = False
+    """Whether the layer goes from the last step to the first; each y stands where its x does."""
+    padded: bool = False
+    """Whether sequences may be shorter: the input `lengths` (sequences), in front of the states, counts their steps.
+
+    At the steps behind them y is 0, the state stays as it is, whatever cont says, and there is no gradient; x has to be
+    some number there. With reverse, a sequence starts at its own last step.
+    """
+
     gate_count: ClassVar[int]
 
     def wired(self):
-        """With expose_hidden, the states before the first step are required."""
-        if not self.expose_hidden:
-            return self.wiring
-        inputs = (replace(port, optional=False) if port.name in ("h0", "c0") else port for port in self.wiring.inputs)
-        return Ports(tuple(inputs), self.wiring.outputs)
+        """With expose_hidden, the states before the first step are required, and with padded the lengths."""
+        wanted = {"h0": self.expose_hidden, "c0": self.expose_hidden, "lengths": self.padded}
+        inputs = (replace(port, optional=not wanted.get(port.name, False)) for port in self.wiring.inputs[1:])
+        left = (port for port in inputs if self.padded or port.name != "lengths")
+        return Ports((self.wiring.inputs[0], *left), self.wiring.outputs)
 
-    def _shapes(self, x, cont, x_static, **first):
+    def _shapes(self, x, cont, x_static, lengths, **first):
         """The outputs that all have; ShapeError if the inputs do not fit."""
         if len(x) < 3:
             raise ShapeError(f"expected steps x sequences x ..., got {text(x)}")
@@ -45,7 +54,10 @@ class Recurrent(Layer, abstract=True):
             raise ShapeError(f"{' and '.join(given)} can go in with expose_hidden: true only")
         y, state = (*x[:2], self.num_output), (1, x[1], self.num_output)
         hint = "" if self.expose_hidden or state not in (cont, x_static) else "a state goes in with expose_hidden: true"
-        for name, shape, wanted in (("cont", cont, x[:2]), *((name, first[name], state) for name in given)):
+        if not self.padded and cont is not None and len(cont) == 1:
+            hint = "lengths of sequences go in with padded: true"
+        states = ((name, first[name], state) for name in given)
+        for name, shape, wanted in (("cont", cont, x[:2]), ("lengths", lengths, x[1:2]), *states):
             if shape is not None and shape != wanted:
                 raise ShapeError(f"expected {name} of {text(wanted)}, got {text(shape)}", hint)
         if x_static is not None and (len(x_static) < 2 or x_static[0] != x[1]):
@@ -60,8 +72,9 @@ class Recurrent(Layer, abstract=True):
             yield Param("weight_static", (rows, size(x_static[1:])), self.weight_filler)
         yield Param("weight_h", (rows, self.num_output), self.weight_filler)
 
-    def scratch(self, gates, x_static=None):
-        return {"work": gates} if x_static is None else {"work": gates, "static": gates[1:]}
+    def scratch(self, gates, x_static=None, lengths=None):
+        static = {} if x_static is None else {"static": gates[1:]}
+        return {"work": gates, **static} | ({} if lengths is None else {"valid": gates[:2]})
 
     def flops(self, y, weight_x, weight_h, x_static=None, weight_static=None):
         once = 0 if x_static is None else 2 * x_static[0] * size(weight_static)
@@ -74,6 +87,21 @@ class Recurrent(Layer, abstract=True):
         if x_static is not None:
             k.product(rows_of(x_static, 1), weight_static.T, static)
             k.map("gates + static", gates, gates=gates, static=static[None])
+
+    def _walk(self, k, lengths, valid):
+        """How the kernels go through the steps, with `valid` brought up to date."""
+        if valid is not None:
+            k.valid_steps(lengths, valid)
+        return {"valid": valid, "reverse": self.reverse}
+
+    def _put_last(self, k, states, before, valid, h):
+        """h = the state behind the last step: that before it, where that step does not count and holds 0."""
+        last = slice(0, 1) if self.reverse else slice(-1, None)
+        if h is not None and valid is None:
+            k.copy(states[last], h)
+        elif h is not None:
+            ended = {"valid": valid[last, :, None], "before": before[last]}
+            k.map("y + (1 - valid) * before", h, y=states[last], **ended)
 
     @staticmethod
     def _inputs_back(

@@ -30,7 +30,7 @@ class RNN(Recurrent):
     """What is taken of the sums; Caffe's is tanh."""
 
     gate_count = 1
-    ports = "x, cont?, x_static?, h0? -> y, h?, hidden?, before?"
+    ports = "x, cont?, x_static?, lengths:int?, h0? -> y, h?, hidden?, before?"
     cases = [
         # The state is tanh(ln 3) = 0.8, whatever x is, and y = tanh(5/4 ln 3 * 0.8) is so, too.
         Case(
@@ -70,7 +70,28 @@ class RNN(Recurrent):
             bias=[0.0],
             expect={"y": [[[2.0]], [[5.0]], [[0.5]]]},
         ),
+        # From the last step to the first, where x counts at one step of the first sequence and at two of the second.
+        Case(
+            num_output=1,
+            nonlinearity="relu",
+            reverse=True,
+            padded=True,
+            expose_hidden=True,
+            x=[[[1.0], [1.0]], [[9.0], [3.0]], [[9.0], [9.0]]],
+            lengths=[1, 2],
+            h0=[[[0.5], [1.0]]],
+            outputs=["y", "h"],
+            weight_x=[[1.0]],
+            weight_h=[[2.0]],
+            bias=[0.0],
+            weight_y=[[3.0]],
+            bias_y=[-1.0],
+            expect={"y": [[[5.0], [32.0]], [[0.0], [14.0]], [[0.0], [0.0]]], "h": [[[2.0], [11.0]]]},
+        ),
         Case(num_output=2, x=(3, 2, 4)),
+        Case(num_output=2, x=(3, 2, 4), reverse=True),
+        Case(num_output=2, x=(4, 3, 2), lengths=[4, 0, 2], padded=True, outputs=["y", "h"]),
+        Case(num_output=2, x=(4, 3, 2), lengths=[3, 1, 2], padded=True, output=False, outputs=["y", "h"]),
         Case(num_output=2, x=(3, 2, 4), output=False),
         Case(num_output=2, x=(3, 2, 4), nonlinearity="relu"),
         Case(num_output=3, x=(4, 2, 2, 3), cont=[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
@@ -88,8 +109,8 @@ class RNN(Recurrent):
         ),
     ]
 
-    def shapes(self, x, cont=None, x_static=None, h0=None):
-        shapes = self._shapes(x, cont, x_static, h0=h0)
+    def shapes(self, x, cont=None, x_static=None, lengths=None, h0=None):
+        shapes = self._shapes(x, cont, x_static, lengths, h0=h0)
         return {name: shapes[name] for name in ("y", "h", "before")} | ({"hidden": shapes["y"]} if self.output else {})
 
     def params(self, x, x_static=None):
@@ -98,8 +119,8 @@ class RNN(Recurrent):
             yield Param("weight_y", (self.num_output, self.num_output), self.weight_filler)
             yield Param("bias_y", (self.num_output,), self.bias_filler)
 
-    def scratch(self, y, x_static=None):
-        return super().scratch(y, x_static) | ({"work_y": y} if self.output else {})
+    def scratch(self, y, x_static=None, lengths=None):
+        return super().scratch(y, x_static, lengths) | ({"work_y": y} if self.output else {})
 
     def flops(self, y, weight_x, weight_h, x_static=None, weight_static=None, weight_y=None):
         behind = 0 if weight_y is None else 2 * size(y[:2]) * size(weight_y)
@@ -121,17 +142,18 @@ class RNN(Recurrent):
         x_static=None,
         weight_static=None,
         static=None,
+        lengths=None,
+        valid=None,
         h0=None,
         h=None,
     ):
         state = hidden if self.output else y
         self._sum_inputs(k, state, x, weight_x, bias, x_static, weight_static, static)
-        k.rnn(state, weight_h, before, cont, h0, self.nonlinearity == "relu")
-        if h is not None:
-            k.copy(state[-1:], h)
+        k.rnn(state, weight_h, before, cont, h0, self.nonlinearity == "relu", **self._walk(k, lengths, valid))
+        self._put_last(k, state, before, valid, h)
         if self.output:
             k.product(rows_of(state, 2), weight_y.T, rows_of(y, 2), bias_y)
-            k.map("tanh(y)" if self.nonlinearity == "tanh" else "max(y, 0)", y, y=y)
+            self._map(k, "tanh(y)" if self.nonlinearity == "tanh" else "max(y, 0)", y, valid, y=y)
 
     def backward(
         self,
@@ -150,6 +172,8 @@ class RNN(Recurrent):
         x_static=None,
         weight_static=None,
         static=None,
+        lengths=None,
+        valid=None,
         dx=None,
         dweight_x=None,
         dbias=None,
@@ -161,18 +185,28 @@ class RNN(Recurrent):
         dh=None,
         dh0=None,
     ):
+        walk = self._walk(k, lengths, valid)
         state, dstate = y, dy
         if self.output:
             state, dstate = hidden, work
-            k.map("dy * (1 - y * y)" if self.nonlinearity == "tanh" else "dy * (y > 0)", work_y, y=y, dy=dy)
+            slope = "(1 - y * y)" if self.nonlinearity == "tanh" else "(y > 0)"
+            self._map(k, f"dy * {slope}", work_y, valid, y=y, dy=dy)
             dsum = rows_of(work_y, 2)
             if dweight_y is not None:
                 k.product(dsum.T, rows_of(hidden, 2), dweight_y, add=True)
             if dbias_y is not None:
                 k.sum("dsum", dbias_y, (0,), add=True, dsum=dsum)
             k.product(dsum, weight_y, rows_of(work, 2))
-        k.rnn_dz(dstate, state, weight_h, work, cont, dh, dh0, self.nonlinearity == "relu")
+        k.rnn_dz(dstate, state, weight_h, work, cont, dh, dh0, self.nonlinearity == "relu", **walk)
         inputs = (x, weight_x, x_static, weight_static, static)
         self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)
         if dweight_h is not None:
             k.product(rows_of(work, 2).T, rows_of(before, 2), dweight_h, add=True)
+
+    @staticmethod
+    def _map(k, formula, out, valid, **given):
+        """out = formula, and 0 at steps that do not count."""
+        if valid is None:
+            k.map(formula, out, **given)
+        else:
+            k.map(f"where(valid > 0, {formula}, 0)", out, valid=valid[..., None], **given)

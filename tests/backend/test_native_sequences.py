@@ -56,10 +56,17 @@ class Drawn:
         self.hidden = draw(st.one_of(st.integers(1, 20), st.integers(60, 90)))
         cont = draw(st.sampled_from([None, np.array([0, 1, 0.5, -1.5], np.float32)]))
         self.cont = None if cont is None else np.resize(cont, (self.steps, self.count))
+        self.reverse, lengths = draw(st.booleans()), np.arange(self.count)[::-1] % (self.steps + 2)
+        padded = draw(st.booleans())
+        self.valid = (np.arange(self.steps)[:, None] < lengths).astype(np.float32) if padded else None
 
     def rows(self, parts=1, more=0):
         """An array of some steps, with some parts of the hidden size."""
         return self.normal(self.steps + more, self.count, parts * self.hidden)
+
+    def walk(self, cast):
+        """How the kernels go through the steps."""
+        return {"valid": cast(self.valid), "reverse": self.reverse}
 
     def weight(self, parts):
         return self.normal(parts * self.hidden, self.hidden) / np.float32(self.hidden**0.5)
@@ -92,8 +99,8 @@ def test_lstm(data):
     def run(kernels, arrays, cast):
         cont, h0, c0, dh, dc = (cast(a) for a in (drawn.cont, *given.values()))
         gates, cells, y, before, dz, dh0, dc0 = arrays.values()
-        yield kernels.lstm(gates, cast(weight), y, cells, before, cont, h0, c0)
-        yield kernels.lstm_dz(cast(dy), gates, cells, cast(weight), dz, cont, dh, dc, dh0, dc0)
+        yield kernels.lstm(gates, cast(weight), y, cells, before, cont, h0, c0, **drawn.walk(cast))
+        yield kernels.lstm_dz(cast(dy), gates, cells, cast(weight), dz, cont, dh, dc, dh0, dc0, **drawn.walk(cast))
 
     drawn.compared(found, run)
 
@@ -110,8 +117,10 @@ def test_gru(data):
     def run(kernels, arrays, cast):
         cont, h0, dh = (cast(a) for a in (drawn.cont, *given.values()))
         gates, y, inner, before, dinner, dz, dh0 = arrays.values()
-        yield kernels.gru(gates, cast(weight), cast(bias), y, inner, before, cont, h0, after)
-        yield kernels.gru_dz(cast(dy), gates, inner, before, cast(weight), dz, dinner, cont, dh, dh0, after)
+        yield kernels.gru(gates, cast(weight), cast(bias), y, inner, before, cont, h0, after, **drawn.walk(cast))
+        yield kernels.gru_dz(
+            cast(dy), gates, inner, before, cast(weight), dz, dinner, cont, dh, dh0, after, **drawn.walk(cast)
+        )
 
     drawn.compared(found, run)
 
@@ -126,8 +135,8 @@ def test_rnn(data):
     def run(kernels, arrays, cast):
         cont, h0, dh = (cast(a) for a in (drawn.cont, *given.values()))
         y, before, dz, dh0 = arrays.values()
-        yield kernels.rnn(y, cast(weight), before, cont, h0, relu)
-        yield kernels.rnn_dz(dz, y, cast(weight), dz, cont, dh, dh0, relu)
+        yield kernels.rnn(y, cast(weight), before, cont, h0, relu, **drawn.walk(cast))
+        yield kernels.rnn_dz(dz, y, cast(weight), dz, cont, dh, dh0, relu, **drawn.walk(cast))
 
     drawn.compared(found, run)
 

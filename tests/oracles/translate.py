@@ -153,14 +153,14 @@ def add(net, message):
     inputs = [net.tensors[blob] for blob in message.get("bottom", [])]
     outputs = [f"{top}/{name}" if top in net.tensors else top for top in message.get("top", [])]
     net.tensors |= dict(zip(message.get("top", []), outputs, strict=True))
-    for port, tensor in cls.wiring.bind("inputs", tuple(inputs)).items():
+    settings = {"name": name, "inputs": inputs, **INEXACT.get(kind, {}), **given}
+    bound = cls.model_validate(settings).wired().bind("inputs", tuple(inputs))
+    for port, tensor in bound.items():
         if tensor in net.inputs and any(p.name == port and p.kind == "int" for p in cls.wiring.inputs):
             net.inputs[tensor] = "int"
-    settings = {"name": name, "inputs": inputs, **INEXACT.get(kind, {}), **given}
     if outputs:
         settings["outputs"] = outputs
     if specs := message.get("param"):
-        bound = cls.model_validate(settings).wired().bind("inputs", tuple(inputs))
         settings["param"] = params(cls, specs, bound)
     net.layers.append(cls.model_validate(settings))
 
