@@ -371,6 +371,29 @@ def test_recurrent_layers_are_those_of_onnx(kind, direction, padded):
             np.testing.assert_allclose(net[name][:, n], value[:, 0], rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", ONNX)
+def test_a_stack_is_one_layer_of_onnx_behind_another(kind, bidirectional):
+    x, lengths = numbers(0, 4, 3, 2), np.array([4, 1, 3], np.int32)
+    fields = {"type": "RecurrentStack", "cell": kind, "num_output": 3, "num_layers": 2, "bidirectional": bidirectional}
+    net = net_of({**fields, "dropout_ratio": 0.5}, phase="test", x=x, lengths=lengths)
+    parts = [["layer1.forward", "layer1.reverse"], ["layer2.forward", "layer2.reverse"]]
+    prefixes = (
+        [[f"layer/{part}." for part in both] for both in parts] if bidirectional else [["layer/layer1."], ["layer."]]
+    )
+    attributes = {"linear_before_reset": 1} if kind == "GRU" else {}
+    for n, length in enumerate(lengths):
+        y = x[:length, n : n + 1]
+        for prefix in prefixes:
+            found = [
+                {key.removeprefix(p): each.value for key, each in net.params.items() if key.startswith(p)}
+                for p in prefix
+            ]
+            y, _ = of_onnx(kind, found, y, {}, **attributes)
+        np.testing.assert_allclose(net["layer"][:length, n], y[:, 0], rtol=1e-11, atol=1e-13)
+        assert not net["layer"][length:, n].any()
+
+
 every_recurrent = pytest.mark.parametrize("kind", RECURRENT)
 
 
