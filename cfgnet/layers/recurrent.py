@@ -32,8 +32,8 @@ class Recurrent(Layer, abstract=True):
     padded: bool = False
     """Whether sequences may be shorter: the input `lengths` (sequences), in front of the states, counts their steps.
 
-    At the steps behind them y is 0, the state stays as it is, whatever cont says, and there is no gradient; x has to be
-    some number there. With reverse, a sequence starts at its own last step.
+    At the steps behind them y is 0, the state stays as it is, whatever cont says, and there is no gradient; x may be any
+    finite number there. With reverse, a sequence starts at its own last step.
     """
 
     gate_count: ClassVar[int]
