@@ -6,6 +6,7 @@ fits and no other layer fails that did not fail before.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -121,7 +122,10 @@ def ancestors(graph: Graph, node: Node) -> list[Node]:
 
 def changes(chain: list[Node], failing: Node, before: Mapping[str, TensorType], dims: set[int]) -> Iterator[Change]:
     """Every change worth trying; `dims` are sizes that occur where it fails, and may be wanted elsewhere."""
+    shared = Counter(node.index for node in chain)
     for distance, node in enumerate(reversed(chain)):
+        if shared[node.index] > 1:
+            continue  # the parts of a block have no fields of their own that could be written differently
         ndim = max((len(before[name].shape or ()) for name in node.reads()), default=0)
         for field in type(node.layer).model_fields:
             value = getattr(node.layer, field)

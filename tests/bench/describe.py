@@ -38,8 +38,8 @@ PLAIN = {
     "Scale": {"num_axes": 1},
     "LRN": {"norm_region": "ACROSS_CHANNELS"},
     "Eltwise": {"operation": "SUM", "coeff": ()},
-    "LSTM": {"expose_hidden": False},
-    "GRU": {"expose_hidden": False, "reset_after": True},
+    "LSTM": {"expose_hidden": False, "reverse": False, "padded": False},
+    "GRU": {"expose_hidden": False, "reverse": False, "padded": False, "reset_after": True},
     "SoftmaxWithLoss": {"ignore_label": None, "normalization": "VALID"},
 }
 """Fields that have to be as they are here: the translation knows no other case."""

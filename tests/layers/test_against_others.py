@@ -234,7 +234,8 @@ def lstm_step(sums, state, weight_h):
     h, c = state
     i, f, o, g = np.split(sums + weight_h @ h, 4)
     c = scipy.special.expit(f) * c + scipy.special.expit(i) * np.tanh(g)
-    return scipy.special.expit(o) * np.tanh(c), c
+    h = scipy.special.expit(o) * np.tanh(c)
+    return h, (h, c)
 
 
 def gru_step(sums, state, weight_h, bias_h=None):
@@ -242,15 +243,36 @@ def gru_step(sums, state, weight_h, bias_h=None):
     (r, z, n), (weight_r, weight_z, weight_n) = np.split(sums, 3), np.split(weight_h, 3)
     r, z = scipy.special.expit(r + weight_r @ h), scipy.special.expit(z + weight_z @ h)
     n = np.tanh(n + (weight_n @ (r * h) if bias_h is None else r * (weight_n @ h + bias_h)))
-    return (z * h + (1 - z) * n,)
+    h = z * h + (1 - z) * n
+    return h, (h,)
+
+
+def rnn_step(sums, state, weight_h, weight_y=None, bias_y=None, taken=np.tanh):
+    h = taken(sums + weight_h @ state[0])
+    return h if weight_y is None else taken(weight_y @ h + bias_y), (h,)
+
+
+def rectified_step(*given):
+    return rnn_step(*given, taken=lambda z: np.maximum(z, 0))
 
 
 RECURRENT = {
     "LSTM": ({"type": "LSTM"}, lstm_step, ("h", "c"), ("weight_h",)),
     "GRU": ({"type": "GRU"}, gru_step, ("h",), ("weight_h", "bias_h")),
     "GRU, reset before": ({"type": "GRU", "reset_after": False}, gru_step, ("h",), ("weight_h",)),
+    "RNN": ({"type": "RNN"}, rnn_step, ("h",), ("weight_h", "weight_y", "bias_y")),
+    "RNN, state": ({"type": "RNN", "output": False}, rnn_step, ("h",), ("weight_h",)),
+    "RNN, relu": (
+        {"type": "RNN", "nonlinearity": "relu"},
+        rectified_step,
+        ("h",),
+        ("weight_h", "weight_y", "bias_y"),
+    ),
 }
-"""The fields of a layer, what one step of one sequence does, its states, and the parameters that a step needs."""
+"""The fields of a layer, what one step of one sequence does, its states, and the parameters that a step needs.
+
+A step is a function of what the inputs contribute, the states and the parameters, and gives y and the new states.
+"""
 
 
 @given(
@@ -260,55 +282,116 @@ RECURRENT = {
     static=st.booleans(),
     exposed=st.booleans(),
     whole=st.booleans(),
+    reverse=st.booleans(),
+    padded=st.booleans(),
     threads=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
 )
 def test_a_recurrent_layer_goes_through_each_sequence_as_if_it_were_alone(
-    kind, steps, count, static, exposed, whole, threads, seed
+    kind, steps, count, static, exposed, whole, reverse, padded, threads, seed
 ):
     fields, step, states, own = RECURRENT[kind]
     cont = np.random.default_rng(seed).integers(0, 2, (steps, count)).astype(np.int32)
     inputs = {"x": numbers(seed, steps, count, 2, 2), "cont": cont if whole else cont + numbers(seed, steps, count)}
     if static:
         inputs["x_static"] = numbers(seed + 1, count, 3)
+    lengths = np.random.default_rng(seed + 3).integers(0, steps + 1, count).astype(np.int32)
+    if padded:
+        inputs["lengths"] = lengths
     first = {state: numbers(seed + 2, 1, count, 3) if exposed else np.zeros((1, count, 3)) for state in states}
     if exposed:
         inputs |= {f"{state}0": value for state, value in first.items()}
     backend = get_backend("numpy", threads)
     backend.k.step_elements = 1  # so that the threads share out even this
-    outputs = {"expose_hidden": exposed, "outputs": ["y", *states]}
+    outputs = {"expose_hidden": exposed, "outputs": ["y", *states], "reverse": reverse, "padded": padded}
     net = net_of({**fields, "num_output": 3, **outputs}, backend=backend, **inputs)
     weight_x, bias, *given = (net.param(f"layer.{name}").value for name in ("weight_x", "bias", *own))
     for n in range(count):
         fixed = net.param("layer.weight_static").value @ inputs["x_static"][n] if static else 0.0
         state = [first[name][0, n] for name in states]
-        for t in range(steps):
+        last = lengths[n] if padded else steps
+        assert not net["y"][last:, n].any()
+        for t in range(last)[:: -1 if reverse else 1]:
             kept = [inputs["cont"][t, n] * value for value in state]
-            state = step(weight_x @ inputs["x"][t, n].reshape(-1) + bias + fixed, kept, *given)
-            np.testing.assert_allclose(net["y"][t, n], state[0], rtol=1e-11, atol=1e-13)
+            y, state = step(weight_x @ inputs["x"][t, n].reshape(-1) + bias + fixed, kept, *given)
+            np.testing.assert_allclose(net["y"][t, n], y, rtol=1e-11, atol=1e-13)
         for name, value in zip(states, state, strict=True):
             np.testing.assert_allclose(net[name][0, n], value, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("after", [True, False])
-def test_gru_is_that_of_onnx(after):
-    fields = {"type": "GRU", "num_output": 3, "reset_after": after, "expose_hidden": True, "outputs": ["y", "h"]}
-    x, h0 = numbers(0, 4, 5, 2), numbers(1, 1, 5, 3)
-    net = net_of(fields, x=x, h0=h0)
+ONNX = {"LSTM": (0, 2, 1, 3), "GRU": (1, 0, 2), "RNN": (0,)}
+"""The recurrent layers of ONNX, and where their gates are among ours: i, o, f, g and z, r, n."""
+
+
+def of_onnx(kind, directions, x, states, **attributes):
+    """What ONNX computes: y with the directions one behind the other, and the last states, (direction, ...) each.
+
+    `directions` are the parameters of each by name, and `states` the first ones by name.
+    """
 
     def param(name):
-        """A parameter with the gates in the order of ONNX, z, r, h, and an axis for directions."""
-        r, z, n = np.split(net.param(f"layer.{name}").value, 3)
-        return np.concatenate([z, r, n])[None]
+        parts = [np.split(given[name], len(ONNX[kind])) for given in directions]
+        return np.stack([np.concatenate([own[gate] for gate in ONNX[kind]]) for own in parts])
 
-    bias_h = net.param("layer.bias_h").value if after else np.zeros(3)
-    bias = np.concatenate([param("bias"), np.zeros((1, 6)), bias_h[None]], axis=1)
-    given = {"x": x, "w": param("weight_x"), "r": param("weight_h"), "b": bias, "h0": h0}
-    names = ["x", "w", "r", "b", "", "h0"]
-    node = onnx.helper.make_node("GRU", names, ["y", "h"], hidden_size=3, linear_before_reset=int(after))
-    y, h = onnx.reference.ReferenceEvaluator(node).run(None, given)
-    np.testing.assert_allclose(net["y"], y[:, 0], rtol=1e-11, atol=1e-13)
-    np.testing.assert_allclose(net["h"], h, rtol=1e-11, atol=1e-13)
+    bias = param("bias")
+    bias_h = np.zeros_like(bias)
+    for to, each in zip(bias_h, directions, strict=True):
+        if "bias_h" in each:
+            to[-3:] = each["bias_h"]
+    feeds = {"x": x, "w": param("weight_x"), "r": param("weight_h"), "b": np.concatenate([bias, bias_h], axis=1)}
+    names = [*feeds, "", *(f"{state}0" for state in states)]
+    direction = "bidirectional" if len(directions) == 2 else attributes.pop("direction", "forward")
+    size = directions[0]["weight_h"].shape[1]
+    node = onnx.helper.make_node(kind, names, ["y", *states], hidden_size=size, direction=direction, **attributes)
+    feeds |= {f"{state}0": value for state, value in states.items()}
+    y, *last = onnx.reference.ReferenceEvaluator(node).run(None, feeds)
+    return np.concatenate([*y.swapaxes(0, 1)], axis=-1), last
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "GRU, reset before", "RNN, state"])
+def test_recurrent_layers_are_those_of_onnx(kind, direction, padded):
+    fields, _, names, _ = RECURRENT[kind]
+    kind, settings = fields["type"], {"reverse": direction == "reverse", "padded": padded, "expose_hidden": True}
+    attributes = {"linear_before_reset": int(fields.get("reset_after", True))} if kind == "GRU" else {}
+    x, states = numbers(0, 4, 5, 2), {name: numbers(i, 1, 5, 3) for i, name in enumerate(names, 1)}
+    lengths = np.array([4, 1, 3, 2, 4] if padded else [4] * 5, np.int32)
+    inputs = {"x": x, **({"lengths": lengths} if padded else {}), **{f"{name}0": s for name, s in states.items()}}
+    net = net_of({**fields, **settings, "num_output": 3, "outputs": ["y", *names]}, **inputs)
+    params = {key.removeprefix("layer."): each.value for key, each in net.params.items()}
+    if kind == "GRU":
+        params.setdefault("bias_h", np.zeros(3))
+    for n, length in enumerate(lengths):
+        own = {name: state[:, n : n + 1] for name, state in states.items()}
+        y, last = of_onnx(kind, [params], x[:length, n : n + 1], own, direction=direction, **attributes)
+        np.testing.assert_allclose(net["y"][:length, n], y[:, 0], rtol=1e-11, atol=1e-13)
+        assert not net["y"][length:, n].any()
+        for name, value in zip(names, last, strict=True):
+            np.testing.assert_allclose(net[name][:, n], value[:, 0], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", ONNX)
+def test_a_stack_is_one_layer_of_onnx_behind_another(kind, bidirectional):
+    x, lengths = numbers(0, 4, 3, 2), np.array([4, 1, 3], np.int32)
+    fields = {"type": "RecurrentStack", "cell": kind, "num_output": 3, "num_layers": 2, "bidirectional": bidirectional}
+    net = net_of({**fields, "dropout_ratio": 0.5}, phase="test", x=x, lengths=lengths)
+    parts = [["layer1.forward", "layer1.reverse"], ["layer2.forward", "layer2.reverse"]]
+    prefixes = (
+        [[f"layer/{part}." for part in both] for both in parts] if bidirectional else [["layer/layer1."], ["layer."]]
+    )
+    attributes = {"linear_before_reset": 1} if kind == "GRU" else {}
+    for n, length in enumerate(lengths):
+        y = x[:length, n : n + 1]
+        for prefix in prefixes:
+            found = [
+                {key.removeprefix(p): each.value for key, each in net.params.items() if key.startswith(p)}
+                for p in prefix
+            ]
+            y, _ = of_onnx(kind, found, y, {}, **attributes)
+        np.testing.assert_allclose(net["layer"][:length, n], y[:, 0], rtol=1e-11, atol=1e-13)
+        assert not net["layer"][length:, n].any()
 
 
 every_recurrent = pytest.mark.parametrize("kind", RECURRENT)
@@ -350,6 +433,31 @@ def test_states_handed_on_make_one_of_two_batches(kind):
         np.testing.assert_allclose(first.params[key].grad + second.params[key].grad, parameter.grad, rtol=1e-11)
     parts = [first.gradients["x"], second.gradients["x"]]
     np.testing.assert_allclose(np.concatenate(parts), whole.gradients["x"], rtol=1e-11)
+
+
+@every_recurrent
+@pytest.mark.parametrize("reverse", [False, True])
+def test_steps_that_do_not_count_are_as_if_they_were_not_there(kind, reverse):
+    fields, _, states, _ = RECURRENT[kind]
+    fields = {**fields, "num_output": 3, "reverse": reverse, "expose_hidden": True, "outputs": ["y", *states]}
+    first = {f"{state}0": numbers(9, 1, 1, 3) for state in states}
+    ends = {state: numbers(8, 1, 1, 3) for state in states}
+    x, dy, nothing = numbers(0, 5, 1, 4), numbers(1, 5, 1, 3), np.zeros((5, 1))
+    cont = np.concatenate([np.full((3, 1), 0.5), nothing[:2]])
+    lengths = np.array([3], np.int32)
+    longer = net_of({**fields, "padded": True, "loss_weight": 1.0}, x=x, cont=cont, lengths=lengths, **first)
+    alone = net_of({**fields, "loss_weight": 1.0}, x=x[:3], cont=cont[:3], **first)
+    for net, upper in ((longer, dy), (alone, dy[:3])):
+        net.params.grads.fill(0)
+        net.run_backward({"y": upper, **ends})
+    for name in states:
+        np.testing.assert_allclose(longer[name], alone[name], rtol=1e-12)
+        np.testing.assert_allclose(longer.gradients[f"{name}0"], alone.gradients[f"{name}0"], rtol=1e-12)
+    np.testing.assert_allclose(longer["y"], np.concatenate([alone["y"], np.zeros((2, 1, 3))]), rtol=1e-12)
+    dx = np.concatenate([alone.gradients["x"], np.zeros((2, 1, 4))])
+    np.testing.assert_allclose(longer.gradients["x"], dx, rtol=1e-12)
+    for key, parameter in longer.params.items():
+        np.testing.assert_allclose(parameter.grad, alone.params[key].grad, rtol=1e-11, atol=1e-14)
 
 
 def test_uniform_numbers_are_the_published_hash():

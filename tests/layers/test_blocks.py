@@ -98,6 +98,22 @@ def test_a_block_hands_its_settings_on():
     }
 
 
+def test_a_recurrent_stack_names_its_parts_and_drops_between_its_layers_only():
+    given = "name: r, num_output: 3, num_layers: 2, dropout_ratio: 0.2, param: {layer1.reverse.bias: {lr_mult: 3}}"
+    source = "data:\n  train: {source: synthetic, classification: 10, inputs: [6, 5], count: 16, batch_size: 8}\n"
+    score = "  - {type: InnerProduct, name: score, num_output: 10}\n  - {type: SoftmaxWithLoss, inputs: [score, label]}"
+    both = cfgnet.Net(
+        cfgnet.loads(f"{source}layers:\n  - {{type: RecurrentStack, bidirectional: true, {given}}}\n{score}")
+    )
+    first = ["r/layer1.forward", "r/layer1.reverse", "r/layer1", "r/layer1.dropout"]
+    assert [node.name for node in both.plan.nodes[:-2]] == [*first, "r/layer2.forward", "r/layer2.reverse", "r"]
+    assert both["r"].shape == (8, 6, 6) and both.params.slots["r/layer1.reverse.bias"].lr_mult == 3
+    once = given.replace("layer1.reverse.", "layer1.")
+    single = cfgnet.Net(cfgnet.loads(f"{source}layers:\n  - {{type: RecurrentStack, {once}}}\n{score}"))
+    assert [node.name for node in single.plan.nodes[:-2]] == ["r/layer1", "r/layer1.dropout", "r"]
+    assert single["r"].shape == (8, 6, 3) and single.params.slots["r/layer1.bias"].lr_mult == 3
+
+
 def test_blocks_follow_one_another_by_default():
     spec = load("{type: Residual, num_output: 4}\n  - {type: Residual, num_output: 2, project: true}\n  - Flatten")
     graph = cfgnet.Net(spec).plan.graph

@@ -1,12 +1,15 @@
 """From Caffe's layer messages to cfgnet's layers: the field names are the same, so this is mostly tables."""
 
+import inspect
+import types
 from dataclasses import dataclass, field
 
 import numpy as np
 
 import cfgnet.layers  # noqa: F401  # fills the registry
 from cfgnet.layer import Kind, Layer
-from cfgnet.layers.recurrent import LSTM
+from cfgnet.layers.lstm import LSTM
+from cfgnet.layers.rnn import RNN
 from cfgnet.policy import Policy
 from cfgnet.rules import State
 from cfgnet.solver import Solver
@@ -21,6 +24,8 @@ INEXACT = {"ContrastiveLoss": {"eps": 1e-4}}
 """What Caffe does in its backward without a field for it; cfgnet's default is the exact gradient."""
 STATISTICS = {"BatchNorm": ("mean", "variance", "factor")}
 """Caffe lets `param` speak of these, although it never trains them."""
+STATES = ("h0", "c0")
+"""The inputs of recurrent layers that are states."""
 LIFE = {"net", "max_iter", "random_seed", "solver_mode", "snapshot_after_train", "display"}
 """Solver fields that do not touch the arithmetic of one update."""
 PER_BOTTOM = {"Convolution", "Deconvolution"}
@@ -31,32 +36,31 @@ class UnsupportedError(Exception):
     """A part of Caffe that cfgnet does not have yet; the case is skipped."""
 
 
-class CarryingLSTM(LSTM, abstract=True):
-    """Starts with the state that the last forward pass ended with, as Caffe's does; cfgnet's is handed its state."""
+def carrying(cls):
+    """A recurrent layer that starts with the state that the last forward pass ended with, as Caffe's does.
 
-    def forward(
-        self,
-        k,
-        x,
-        weight_x,
-        bias,
-        weight_h,
-        y,
-        gates,
-        cells,
-        before,
-        h,
-        c,
-        cont=None,
-        x_static=None,
-        weight_static=None,
-        static=None,
-    ):
-        kept = [np.zeros_like(h), np.zeros_like(c)]
-        fixed = (x, weight_x, bias, weight_h, y, gates, cells, before, cont, x_static, weight_static, static)
-        super().forward(k, *fixed, *kept, h, c)
-        for state, old in zip((h, c), kept, strict=True):
-            k.copy(state, old)
+    cfgnet's is handed its state: here by itself, in arrays that are kept between the passes.
+    """
+    states = [port.name[0] for port in cls.wiring.inputs if port.name in STATES]
+
+    def forward(self, k, **arrays):
+        kept = {f"{state}0": np.zeros_like(arrays[state]) for state in states}
+        cls.forward(self, k, **arrays, **kept)
+        for state in states:
+            k.copy(arrays[state], kept[f"{state}0"])
+
+    asked = [
+        one.replace(kind=one.KEYWORD_ONLY, default=one.empty if name in states else one.default)
+        for name, one in inspect.signature(cls.forward).parameters.items()
+        if name not in ("self", *STATES)
+    ]
+    owner = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    forward.__signature__ = inspect.Signature([owner, *asked])
+    body = {"__module__": __name__, "forward": forward}
+    return types.new_class(f"Carrying{cls.__name__}", (cls,), {"abstract": True}, lambda space: space.update(body))
+
+
+CARRYING = {cls: carrying(cls) for cls in (LSTM, RNN)}
 
 
 @dataclass
@@ -109,7 +113,7 @@ def single(message):
     )
     if kind == "ArgMax":
         return argmax(message)
-    if kind == "LSTM" and len(tops) > 1:
+    if kind in ("LSTM", "RNN") and len(tops) > 1:
         # No gradient of Caffe goes back through the states that come out; here none goes back through a copy.
         y, *states = tops
         inner = [f"{state}/{name}" for state in states]
@@ -153,8 +157,8 @@ def add(net, message):
     if cls is None:
         raise UnsupportedError(f"cfgnet has no layer type {kind}")
     given = fields(message)
-    if cls is LSTM and not given.get("expose_hidden"):
-        cls = CarryingLSTM
+    if not given.get("expose_hidden"):
+        cls = CARRYING.get(cls, cls)
     for blob in message.get("bottom", []):
         if blob not in net.tensors:
             net.tensors[blob] = blob
@@ -162,14 +166,15 @@ def add(net, message):
     inputs = [net.tensors[blob] for blob in message.get("bottom", [])]
     outputs = [f"{top}/{name}" if top in net.tensors else top for top in message.get("top", [])]
     net.tensors |= dict(zip(message.get("top", []), outputs, strict=True))
-    for port, tensor in cls.wiring.bind("inputs", tuple(inputs)).items():
+    settings = {"name": name, "inputs": inputs, **INEXACT.get(kind, {}), **given}
+    bound = cls.model_validate(settings).wired().bind("inputs", tuple(inputs))
+    for port, tensor in bound.items():
         if tensor in net.inputs and any(p.name == port and p.kind == "int" for p in cls.wiring.inputs):
             net.inputs[tensor] = "int"
-    settings = {"name": name, "inputs": inputs, **INEXACT.get(kind, {}), **given}
     if outputs:
         settings["outputs"] = outputs
     if specs := message.get("param"):
-        settings["param"] = params(cls, specs, len(inputs))
+        settings["param"] = params(cls, specs, bound)
     net.layers.append(cls.model_validate(settings))
 
 
@@ -197,12 +202,12 @@ def plain(given):
     return plain(value["dim"]) if value.keys() == {"dim"} else {k: plain(v) for k, v in value.items()}
 
 
-def params(cls, specs, inputs):
+def params(cls, specs, bound):
     """Caffe's param messages, which go by position, under the names that cfgnet has for parameters."""
     names = STATISTICS.get(cls.type_name) or cls.param_names()
-    if cls.type_name == "Scale" and inputs == 2:
+    if cls.type_name == "Scale" and len(bound) == 2:
         names = ("bias",)
-    if cls.type_name == "LSTM" and inputs % 2 == 0:
+    if "x_static" not in bound:
         names = tuple(name for name in names if name != "weight_static")
     return {name: setting(spec) for name, spec in zip(names, specs, strict=False)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
-from cfgnet.backend.kernels.recurrent import Recurrent, Sequences, start
+from cfgnet.backend.kernels.recurrent import Columns, Recurrent, Sequences, in_order, start
 
 
 class GRU(Recurrent):
@@ -26,6 +26,8 @@ class GRU(Recurrent):
         cont: Array | None = None,
         h0: Array | None = None,
         reset_after: bool = True,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """y = h = (1 - z) n + z cont h', with r, z = gate(gates + cont h' @ weight.T), step by step.
 
@@ -38,17 +40,18 @@ class GRU(Recurrent):
         """
         xp = self.xp
         turned = self.temporary(-1, 0, weight.shape[::-1], weight.dtype)  # read in each step, fastest as it lies
-        keep, first = self._column(cont, y)
+        gates, y, inner, before, cont, valid = in_order(reverse, gates, y, inner, before, cont, valid)
+        columns, first = self._columns(cont, valid, y)
         first.append(partial(xp.copyto, turned, weight.T))
 
         def share(thread: int, rows: slice) -> Call:
-            some = _Units(self, thread, rows, gates, inner, before, keep)
+            some = _Units(self, thread, rows, gates, inner, before, columns)
             ours = y[:, rows]
             calls = [start(xp, h0, rows, some.before[0])]
             for t, out in enumerate(ours):
-                calls += some.keep_state(t, ours[t - 1] if t else some.before[0], some.before[t])
+                calls += some.state_before(t, ours, some.before)
                 calls += some.reset_product(t, turned, bias) if reset_after else some.reset_state(t, turned)
-                calls += some.put_out(t, out)
+                calls += [*some.put_out(t, out), *some.where_ended(t, out, 0)]
             return in_turn(calls)
 
         return in_turn([*first, self._by_sequences(gates, share)])
@@ -66,22 +69,27 @@ class GRU(Recurrent):
         dh: Array | None = None,
         dh0: Array | None = None,
         reset_after: bool = True,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """dz (T, N, 3H) = the gradient of what the gates are taken of, and dinner (T, N, H) that of `inner` in `gru`.
 
         dh (1, N, H) is the gradient of the last h, beside dy. That of h0 is written where given.
         """
         xp = self.xp
-        keep, first = self._column(cont, dy)
+        dy, gates, inner, before, dz, dinner = in_order(reverse, dy, gates, inner, before, dz, dinner)
+        cont, valid = in_order(reverse, cont, valid)
+        columns, first = self._columns(cont, valid, dy)
 
         def share(thread: int, rows: slice) -> Call:
-            some = _Units(self, thread, rows, gates, inner, before, keep)
+            some = _Units(self, thread, rows, gates, inner, before, columns)
             upper, lower, reset = dy[:, rows], dz[:, rows], dinner[:, rows]
             calls = [start(xp, dh, rows, some.dh)]
             back = some.reset_product_back if reset_after else some.reset_state_back
             for t in reversed(range(len(upper))):
-                calls += [*some.output_back(t, upper[t], lower[t]), *back(t, lower[t], reset[t], weight)]
-                calls += some.keep_state(t, some.dh, some.dh)
+                step = [*some.output_back(t, upper[t], lower[t]), *back(t, lower[t], reset[t], weight)]
+                step += some.keep_state(t, some.dh, some.dh)
+                calls += some.back(t, step, [some.dh], [lower[t], reset[t]])
             if dh0 is not None:
                 calls.append(partial(xp.copyto, dh0[0, rows], some.dh))
             return in_turn(calls)
@@ -96,9 +104,9 @@ class _Units(Sequences):
     """
 
     def __init__(
-        self, kernels: Base, thread: int, rows: slice, gates: Array, inner: Array, before: Array, keep: Array | None
+        self, kernels: Base, thread: int, rows: slice, gates: Array, inner: Array, before: Array, columns: Columns
     ):
-        super().__init__(kernels, thread, rows, gates, 3, keep)
+        super().__init__(kernels, thread, rows, gates, 3, columns)
         self.inner, self.before = inner[:, rows], before[:, rows]
         _, count, hidden = self.before.shape
         self.r_z = kernels.temporary(thread, 4, (count, 2 * hidden), gates.dtype)

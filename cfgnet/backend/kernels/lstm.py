@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
-from cfgnet.backend.kernels.recurrent import Recurrent, Sequences, start
+from cfgnet.backend.kernels.recurrent import Columns, Recurrent, Sequences, in_order, start
 
 
 class LSTM(Recurrent):
@@ -21,6 +21,8 @@ class LSTM(Recurrent):
         cont: Array | None = None,
         h0: Array | None = None,
         c0: Array | None = None,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """y = h = o tanh(c), with c = f cont c' + i g and i, f, o, g = gate(gates + cont h' @ weight.T), step by step.
 
@@ -30,16 +32,18 @@ class LSTM(Recurrent):
         """
         xp = self.xp
         turned = self.temporary(-1, 0, weight.shape[::-1], weight.dtype)  # read in each step, fastest as it lies
-        keep, first = self._column(cont, y)
+        gates, y, cells, before, cont, valid = in_order(reverse, gates, y, cells, before, cont, valid)
+        columns, first = self._columns(cont, valid, y)
         first.append(partial(xp.copyto, turned, weight.T))
 
         def share(thread: int, rows: slice) -> Call:
-            some = _Cells(self, thread, rows, gates, cells, keep)
+            some = _Cells(self, thread, rows, gates, cells, columns)
             h, ours = before[:, rows], y[:, rows]
             calls = [start(xp, c0, rows, some.cells[0]), start(xp, h0, rows, h[0])]
             for t, out in enumerate(ours):
-                calls += some.keep_state(t, ours[t - 1] if t else h[0], h[t])
+                calls += some.state_before(t, ours, h)
                 calls += [*some.open_gates(t, h[t], turned), *some.renew_cell(t), *some.put_out(t, out)]
+                calls += [*some.where_ended(t, some.cells[t + 1], some.cells[t]), *some.where_ended(t, out, 0)]
             return in_turn(calls)
 
         return in_turn([*first, self._by_sequences(gates, share)])
@@ -56,21 +60,25 @@ class LSTM(Recurrent):
         dc: Array | None = None,
         dh0: Array | None = None,
         dc0: Array | None = None,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """dz (T, N, 4H) = the gradient of what the gates are taken of: the sum gates + cont h' @ weight.T in `lstm`.
 
         dh and dc (1, N, H) are gradients of the last h and c, beside dy. Those of h0 and c0 are written where given.
         """
         xp = self.xp
-        keep, first = self._column(cont, dy)
+        dy, gates, cells, dz, cont, valid = in_order(reverse, dy, gates, cells, dz, cont, valid)
+        columns, first = self._columns(cont, valid, dy)
 
         def share(thread: int, rows: slice) -> Call:
-            some = _Cells(self, thread, rows, gates, cells, keep)
+            some = _Cells(self, thread, rows, gates, cells, columns)
             upper, lower = dy[:, rows], dz[:, rows]
             calls = [start(xp, dh, rows, some.dh), start(xp, dc, rows, some.dc)]
             for t in reversed(range(len(upper))):
-                calls += [*some.output_back(t, upper[t], lower[t]), *some.cell_back(t, lower[t])]
-                calls += [*some.gates_back(t, lower[t]), *some.state_back(t, lower[t], weight)]
+                step = [*some.output_back(t, upper[t], lower[t]), *some.cell_back(t, lower[t])]
+                step += [*some.gates_back(t, lower[t]), *some.state_back(t, lower[t], weight)]
+                calls += some.back(t, step, [some.dh, some.dc], [lower[t]])
             ends = [(dh0, some.dh), (dc0, some.dc)]
             calls += [partial(xp.copyto, target[0, rows], end) for target, end in ends if target is not None]
             return in_turn(calls)
@@ -81,8 +89,8 @@ class LSTM(Recurrent):
 class _Cells(Sequences):
     """Sequences with cells; on the way back, `dc` is the gradient of c that comes from the steps behind t."""
 
-    def __init__(self, kernels: Base, thread: int, rows: slice, gates: Array, cells: Array, keep: Array | None):
-        super().__init__(kernels, thread, rows, gates, 4, keep)
+    def __init__(self, kernels: Base, thread: int, rows: slice, gates: Array, cells: Array, columns: Columns):
+        super().__init__(kernels, thread, rows, gates, 4, columns)
         self.cells = cells[:, rows]
         narrow = self.cells.shape[1:]
         self.tanh_c, self.dc = (kernels.temporary(thread, place, narrow, gates.dtype) for place in (4, 5))
@@ -95,7 +103,7 @@ class _Cells(Sequences):
 
     def cell_before(self, t: int) -> tuple[Array, list[Call]]:
         """cont * c of the step before, and the calls that write it into `room` where it does not lie there already."""
-        if self.keep is None:
+        if self.columns.keep is None:
             return self.cells[t], []
         return self.room, self.keep_state(t, self.cells[t], self.room)
 

@@ -6,11 +6,16 @@ lie side by side in the last axis; all are a sigmoid, but for the last, which is
     gate(z) = tanh(s z) s + (1 - s)        gate'(z) = (1 - gate) (gate + 2 s - 1)
 
 are both in one formula, so that several are computed at once, in memory that lies together.
+
+All kernels go from the first step to the last, or with `reverse` from the last to the first: "before" and "behind" are
+meant in the order in which they go. `valid` (T, N) is 0 at the steps of a sequence that do not count: there y is 0, the
+state stays as it is, whatever cont says, and no gradient goes in or out; by default all steps count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,12 +37,37 @@ class Recurrent(Base):
         shares = self.shares(count, -(-self.step_elements // width))
         return self.together([share(*each) for each in enumerate(shares)])
 
-    def _column(self, cont: Array | None, like: Array) -> tuple[Array | None, list[Call]]:
-        """cont as (T, N, 1) in the dtype of `like`, and the calls that bring it up to date."""
-        if cont is None:
-            return None, []
-        column = self.temporary(-1, 1, (*cont.shape, 1), like.dtype)
-        return column, [partial(self.xp.copyto, column, cont.reshape(column.shape))]
+    def valid_steps(self, lengths: Array, valid: Array) -> Call:
+        """valid (T, N) = 1 at the first `lengths` (N) steps of each sequence, and 0 at the others."""
+        return partial(self.xp.greater, lengths, self.xp.arange(len(valid))[:, None], valid)
+
+    def _columns(self, cont: Array | None, valid: Array | None, like: Array) -> tuple[Columns, list[Call]]:
+        """The columns of cont and valid, in the dtype of `like`, and the calls that bring them up to date."""
+        keep = ended = None
+        calls = list[Call]()
+        if cont is not None:
+            keep = self.temporary(-1, 1, (*cont.shape, 1), like.dtype)
+            calls.append(partial(self.xp.copyto, keep, cont[..., None]))
+        if valid is not None:
+            ended = self.temporary(-1, 2, (*valid.shape, 1), bool)
+            calls.append(partial(self.xp.equal, valid[..., None], 0, ended))
+            if keep is not None:
+                calls.append(partial(self.xp.copyto, keep, 1, where=ended))
+        return Columns(keep, ended), calls
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is said of each step of each sequence, (T, N, 1)."""
+
+    keep: Array | None
+    """How far the state before is kept; None where that is all of it."""
+    ended: Array | None
+    """Whether the step does not count; None where all do."""
+
+    def of(self, rows: slice) -> Columns:
+        """Those of some sequences."""
+        return Columns(*(None if each is None else each[:, rows] for each in (self.keep, self.ended)))
 
 
 class Sequences:
@@ -46,10 +76,10 @@ class Sequences:
     On the way back, `dh` is the gradient of h that comes from the steps behind t.
     """
 
-    def __init__(self, kernels: Base, thread: int, rows: slice, gates: Array, count: int, keep: Array | None):
+    def __init__(self, kernels: Base, thread: int, rows: slice, gates: Array, count: int, columns: Columns):
         self.kernels, self.xp, self.gates, self.count = kernels, kernels.xp, gates[:, rows], count
         """`count` is the number of gates."""
-        self.keep = None if keep is None else keep[:, rows]
+        self.columns, self.thread = columns.of(rows), thread
         wide = self.gates.shape[1:]
         narrow = (wide[0], wide[1] // count)
         self.product, self.slope = (kernels.temporary(thread, place, wide, gates.dtype) for place in (0, 1))
@@ -66,9 +96,34 @@ class Sequences:
 
     def keep_state(self, t: int, state: Array, out: Array) -> list[Call]:
         """out = cont * state."""
-        if self.keep is not None:
-            return [partial(self.xp.multiply, state, self.keep[t], out)]
+        if self.columns.keep is not None:
+            return [partial(self.xp.multiply, state, self.columns.keep[t], out)]
         return [] if out is state else [partial(self.xp.copyto, out, state)]
+
+    def state_before(self, t: int, y: Array, before: Array) -> list[Call]:
+        """before[t] = cont * h of the step before, which y holds where that step counts; that of step 0 is in place."""
+        state = y[t - 1] if t else before[0]
+        if self.columns.ended is None or not t:
+            return self.keep_state(t, state, before[t])
+        held = self.where_ended(t - 1, before[t], before[t - 1])
+        return [partial(self.xp.copyto, before[t], state), *held, *self.keep_state(t, before[t], before[t])]
+
+    def where_ended(self, t: int, out: Array, value: Array | float) -> list[Call]:
+        """out = value for the sequences of which step t does not count."""
+        return [] if self.columns.ended is None else [partial(self.xp.copyto, out, value, where=self.columns.ended[t])]
+
+    def back(self, t: int, calls: list[Call], states: list[Array], outs: list[Array]) -> list[Call]:
+        """`calls`, which take step t back; where it does not count, `states` stay what they were, and `outs` are 0."""
+        if self.columns.ended is None:
+            return calls
+        saved = [self.kernels.temporary(self.thread, 6 + i, each.shape, each.dtype) for i, each in enumerate(states)]
+        pairs = [*zip(states, saved, strict=True)]
+        return [
+            *(partial(self.xp.copyto, old, state) for state, old in pairs),
+            *calls,
+            *(call for state, old in pairs for call in self.where_ended(t, state, old)),
+            *(call for out in outs for call in self.where_ended(t, out, 0)),
+        ]
 
     def multiplied(self, a: Array, b: Array, out: Array) -> Call:
         """The call that computes out = a @ b, a few rows at a time where that makes products small: they are faster."""
@@ -88,6 +143,11 @@ class Sequences:
             partial(xp.multiply, z, scale, z),
             partial(xp.add, z, rest, z),
         ]
+
+
+def in_order(reverse: bool, *arrays: Array | None) -> list[Any]:
+    """The arrays with their steps in the order in which they are gone through."""
+    return [each[::-1] if reverse and each is not None else each for each in arrays]
 
 
 def start(xp: Any, given: Array | None, rows: slice, state: Array) -> Call:

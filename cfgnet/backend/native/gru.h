@@ -5,12 +5,11 @@
    r * before: n of a unit needs r of all units, so that a step takes two passes, and the weight of n is packed apart. */
 
 #define FIELDS_gru(A, W, L, C, I, F)                                                                           \
-    A(gates) A(packed) A(packed_n) A(bias) A(y) A(inner) A(before) A(cont) A(h0)                               \
-    I(reset_after) I(steps) I(sequences) I(hidden) I(parts)
+    FIELDS_walk(A, W, L, C, I, F) A(gates) A(packed) A(packed_n) A(bias) A(y) A(inner) A(before) A(h0) I(reset_after)
 DECLARE(gru)
 #define FIELDS_gru_dz(A, W, L, C, I, F)                                                                        \
-    A(dy) A(gates) A(inner) A(before) A(packed) A(packed_n) A(dz) A(dinner) A(cont) A(dh) A(dh0)               \
-    I(reset_after) I(steps) I(sequences) I(hidden) I(parts)
+    FIELDS_walk(A, W, L, C, I, F) A(dy) A(gates) A(inner) A(before) A(packed) A(packed_n) A(dz) A(dinner)      \
+    A(dh) A(dh0) I(reset_after)
 DECLARE(gru_dz)
 
 enum { GRU_GATES = 3 };
@@ -22,11 +21,11 @@ static Demand gru_demand(const void *args) {
 
 /* y = (1 - z) * n + z * before, and what of it goes into the next step. */
 INLINE void gru_put_out(const gru_args *p, int64_t row, Units own, vec z, vec n) {
-    const int64_t rows = p->steps * p->sequences, next = row + p->sequences;
-    const vec y = n + z * (load_some(p->before + own.at, own.count) - n);
-    store_some(p->y + own.at, y, own.count);
-    if (next < rows)
-        store_some(p->before + own.at + p->sequences * p->hidden, kept(p->cont, next) * y, own.count);
+    const Walk *w = (const void *)p;
+    const vec before = load_some(p->before + own.at, own.count), y = n + z * (before - n);
+    const int here = !ended(w, row);
+    store_some(p->y + own.at, here ? y : splat(0), own.count);
+    hand_on(w, row, own, here ? y : before, p->before);
 }
 
 /* Some units of a row, from the sums of their gates, of which that of n is without the reset. */
@@ -68,11 +67,11 @@ INLINE void gru_renew(const void *args, int64_t row, int64_t unit, const float *
 
 static void gru_run(const void *args, int64_t part, float *sums) {
     const gru_args *p = args;
-    const Sequences own = own_sequences(p->sequences, part, p->parts);
-    const int64_t state = own.first * p->hidden;
-    keep_state(further(p->h0, state), further(p->cont, own.first), p->before + state, own.count, p->hidden);
+    const Sequences own = own_sequences(args, part);
+    const int64_t first = row_at(args, 0) + own.first;
+    keep_state(args, own, further(p->h0, own.first * p->hidden), p->before + first * p->hidden);
     for (int64_t step = 0; step < p->steps; step++) {
-        const int64_t row = step * p->sequences + own.first;
+        const int64_t row = row_at(args, step) + own.first;
         if (p->reset_after) {
             for_sums(p->before, row, own.count, p->hidden, p->packed, GRU_GATES, GRU_GATES, sums, gru_units, p);
         } else {
@@ -87,20 +86,27 @@ static void gru_run(const void *args, int64_t part, float *sums) {
 
 static Demand gru_dz_demand(const void *args) {
     const gru_dz_args *p = args;
-    return (Demand){p->parts, most_sequences(p->sequences, p->parts) * p->hidden};
+    return (Demand){p->parts, most_state(args)};
 }
 
 /* The gradient of z and n of some units of a row, and in dh that of the state before so far as it goes through z; where
    the reset comes after the product, the gradients of r and inner too. */
 INLINE void gru_units_back(const gru_dz_args *p, int64_t row, int64_t unit, float *dh) {
     const Units own = units_of(row, unit, p->hidden, GRU_GATES);
-    const float later = kept_on(p->cont, row + p->sequences, p->steps * p->sequences);
+    const Walk *w = (const void *)p;
     const float *gates = p->gates + own.gate;
     const vec r = load_some(gates, own.count), z = load_some(gates + p->hidden, own.count);
     const vec n = load_some(gates + 2 * p->hidden, own.count), before = load_some(p->before + own.at, own.count);
-    const vec up = load_some(p->dy + own.at, own.count) + later * load_some(dh, own.count);
-    const vec dn = up * (1 - z) * (1 - n * n);
+    const vec later = kept_on(w, row) * load_some(dh, own.count);
     float *dz = p->dz + own.gate;
+    if (ended(w, row)) {
+        UNROLL for (int gate = 0; gate < GRU_GATES; gate++) store_some(dz + gate * p->hidden, splat(0), own.count);
+        store_some(p->dinner + own.at, splat(0), own.count);
+        store_some(dh, later, own.count);
+        return;
+    }
+    const vec up = load_some(p->dy + own.at, own.count) + later;
+    const vec dn = up * (1 - z) * (1 - n * n);
     store_some(dz + p->hidden, up * (before - n) * z * (1 - z), own.count);
     store_some(dz + 2 * p->hidden, dn, own.count);
     store_some(dh, up * z, own.count);
@@ -121,11 +127,11 @@ INLINE void gru_reset_back(const gru_dz_args *p, int64_t row, int64_t unit, floa
 
 static void gru_dz_run(const void *args, int64_t part, float *dh) {
     const gru_dz_args *p = args;
-    const Sequences own = own_sequences(p->sequences, part, p->parts);
+    const Sequences own = own_sequences(args, part);
     const int64_t state = own.first * p->hidden, size = own.count * p->hidden, width = GRU_GATES * p->hidden;
     take_state(further(p->dh, state), dh, size);
     for (int64_t step = p->steps - 1; step >= 0; step--) {
-        const int64_t row = step * p->sequences + own.first;
+        const int64_t row = row_at(args, step) + own.first;
         float *dz = p->dz + row * width, *dinner = p->dinner + row * p->hidden;
         for (int64_t n = 0; n < own.count; n++)
             for (int64_t unit = 0; unit < p->hidden; unit += LANES)
@@ -141,5 +147,5 @@ static void gru_dz_run(const void *args, int64_t part, float *dh) {
         if (p->reset_after)
             packed_product(dinner, p->hidden, p->packed_n, dh, p->hidden, own.count, p->hidden, p->hidden, 1);
     }
-    if (p->dh0) keep_state(dh, further(p->cont, own.first), p->dh0 + state, own.count, p->hidden);
+    if (p->dh0) keep_state(args, own, dh, p->dh0 + state);
 }

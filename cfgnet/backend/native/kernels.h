@@ -20,6 +20,7 @@
 #include "lstm.h"
 #include "matrix.h"
 #include "pooling.h"
+#include "rnn.h"
 #include "rows.h"
 #include "tiles.h"
 #include "uniform.h"
@@ -57,6 +58,8 @@ static const Kernel KERNELS[] = {
     ENTRY(lstm_dz),
     ENTRY(gru),
     ENTRY(gru_dz),
+    ENTRY(rnn),
+    ENTRY(rnn_dz),
     ENTRY(uniform),
     ENTRY(copy),
     ENTRY_COVERING(normalize),

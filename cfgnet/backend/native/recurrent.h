@@ -34,17 +34,35 @@ static void gates_pack_back_run(const void *args, int64_t gate, float *work) {
     }
 }
 
+/* What all calls are told: with `reverse` they go from the last step to the first, and "before", "next" and "behind" are
+   meant in the order in which they go; where `valid` is 0, a step of a sequence does not count, y is 0, the state stays
+   as it is, whatever cont says, and there is no gradient. The fields are the first of every call. */
+#define FIELDS_walk(A, W, L, C, I, F) A(cont) A(valid) I(reverse) I(steps) I(sequences) I(hidden) I(parts)
+typedef struct {
+    FIELDS_walk(MEMBER_A, MEMBER_W, MEMBER_L, MEMBER_C, MEMBER_I, MEMBER_F)
+} Walk;
+
 /* The sequences of a part: from `first` on, `count` of them. */
 typedef struct {
     int64_t first, count;
 } Sequences;
 
-INLINE Sequences own_sequences(int64_t sequences, int64_t part, int64_t parts) {
-    const int64_t first = sequences * part / parts;
-    return (Sequences){first, sequences * (part + 1) / parts - first};
+INLINE Sequences own_sequences(const Walk *w, int64_t part) {
+    const int64_t first = w->sequences * part / w->parts;
+    return (Sequences){first, w->sequences * (part + 1) / w->parts - first};
 }
 
-INLINE int64_t most_sequences(int64_t sequences, int64_t parts) { return ceil_div(sequences, parts); }
+/* How many floats a state of the sequences of a part takes at most. */
+INLINE int64_t most_state(const Walk *w) { return ceil_div(w->sequences, w->parts) * w->hidden; }
+
+/* The row of the first sequence at a step, counted in the order in which the steps are gone through. */
+INLINE int64_t row_at(const Walk *w, int64_t step) {
+    return (w->reverse ? w->steps - 1 - step : step) * w->sequences;
+}
+
+/* The row of the same sequence at the next step, and whether there is one. */
+INLINE int64_t next_row(const Walk *w, int64_t row) { return w->reverse ? row - w->sequences : row + w->sequences; }
+INLINE int is_row(const Walk *w, int64_t row) { return 0 <= row && row < w->steps * w->sequences; }
 
 /* Some units of a row, which is a sequence at a step: how many they are, where in a state, and where in the gates. */
 typedef struct {
@@ -55,11 +73,23 @@ INLINE Units units_of(int64_t row, int64_t unit, int64_t hidden, int64_t gates) 
     return (Units){smaller(LANES, hidden - unit), row * hidden + unit, row * gates * hidden + unit};
 }
 
-/* How far the state before a row is kept. */
-INLINE float kept(const float *cont, int64_t row) { return cont ? cont[row] : 1; }
+/* Whether the step of a row does not count. */
+INLINE int ended(const Walk *w, int64_t row) { return w->valid && !w->valid[row]; }
 
-/* How far the state behind a row of `rows` is kept for the row of the next step; all of it behind the last step. */
-INLINE float kept_on(const float *cont, int64_t next, int64_t rows) { return next < rows ? kept(cont, next) : 1; }
+/* How far the state before a row is kept. */
+INLINE float kept(const Walk *w, int64_t row) { return w->cont && !ended(w, row) ? w->cont[row] : 1; }
+
+/* How far the state behind a row is kept for the row of the next step; all of it behind the last step. */
+INLINE float kept_on(const Walk *w, int64_t row) {
+    const int64_t next = next_row(w, row);
+    return is_row(w, next) ? kept(w, next) : 1;
+}
+
+/* Hands the state of some units of a row to the row of the next step, if there is one. */
+INLINE void hand_on(const Walk *w, int64_t row, Units own, vec state, float *before) {
+    const int64_t next = next_row(w, row);
+    if (is_row(w, next)) store_some(before + own.at + (next - row) * w->hidden, kept(w, next) * state, own.count);
+}
 
 /* What lies `at` floats on in an array that may be missing. */
 INLINE float *further(float *array, int64_t at) { return array ? array + at : NULL; }
@@ -69,10 +99,12 @@ static void take_state(const float *given, float *out, int64_t count) {
     for (int64_t i = 0; i < count; i++) out[i] = given ? given[i] : 0;
 }
 
-/* out = cont * a state of `count` sequences, or zero where none is given. */
-static void keep_state(const float *given, const float *cont, float *out, int64_t count, int64_t hidden) {
-    for (int64_t n = 0; n < count; n++)
-        for (int64_t at = n * hidden; at < (n + 1) * hidden; at++) out[at] = given ? kept(cont, n) * given[at] : 0;
+/* out = cont at the first step * a state of the sequences of a part, or zero where none is given. */
+static void keep_state(const Walk *w, Sequences own, const float *given, float *out) {
+    const int64_t row = row_at(w, 0) + own.first;
+    for (int64_t n = 0; n < own.count; n++)
+        for (int64_t at = n * w->hidden; at < (n + 1) * w->hidden; at++)
+            out[at] = given ? kept(w, row + n) * given[at] : 0;
 }
 
 /* sums[r][gate][lane] = states[r] @ the weight of `gates` gates of LANES units, `at_once` of them in a block; `states`

@@ -10,7 +10,7 @@ from cfgnet.backend.native.base import NativeBase, plain
 
 
 class NativeRecurrent(NativeBase):
-    """`lstm`, `gru` and their gradients, where all arrays are float32 in one piece."""
+    """`lstm`, `gru`, `rnn` and their gradients, where all arrays are float32 in one piece."""
 
     def lstm(
         self,
@@ -22,13 +22,15 @@ class NativeRecurrent(NativeBase):
         cont: Array | None = None,
         h0: Array | None = None,
         c0: Array | None = None,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """As the numpy kernel."""
-        arrays = {"gates": gates, "y": y, "cells": cells, "before": before, "cont": cont, "h0": h0, "c0": c0}
-        if not y.size or not plain(weight, *arrays.values()):
-            return super().lstm(gates, weight, y, cells, before, cont, h0, c0)
+        arrays = {"gates": gates, "y": y, "cells": cells, "before": before, "h0": h0, "c0": c0}
+        if not y.size or not plain(weight, cont, valid, *arrays.values()):
+            return super().lstm(gates, weight, y, cells, before, cont, h0, c0, valid, reverse)
         packs, packed = self._packed("gates_pack", packed=weight)
-        return self._in_turn(*packs, self.pool.call("lstm", **packed, **arrays, **self._sizes(y)))
+        return self._in_turn(*packs, self.pool.call("lstm", **packed, **arrays, **self._walk(y, cont, valid, reverse)))
 
     def lstm_dz(
         self,
@@ -42,14 +44,18 @@ class NativeRecurrent(NativeBase):
         dc: Array | None = None,
         dh0: Array | None = None,
         dc0: Array | None = None,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """As the numpy kernel."""
-        arrays = {"dy": dy, "gates": gates, "cells": cells, "dz": dz, "cont": cont}
+        arrays = {"dy": dy, "gates": gates, "cells": cells, "dz": dz}
         arrays |= {"dh": dh, "dc": dc, "dh0": dh0, "dc0": dc0}
-        if not dy.size or not plain(weight, *arrays.values()):
-            return super().lstm_dz(dy, gates, cells, weight, dz, cont, dh, dc, dh0, dc0)
+        if not dy.size or not plain(weight, cont, valid, *arrays.values()):
+            return super().lstm_dz(dy, gates, cells, weight, dz, cont, dh, dc, dh0, dc0, valid, reverse)
         packs, packed = self._packed("gates_pack_back", packed=weight)
-        return self._in_turn(*packs, self.pool.call("lstm_dz", **packed, **arrays, **self._sizes(dy)))
+        return self._in_turn(
+            *packs, self.pool.call("lstm_dz", **packed, **arrays, **self._walk(dy, cont, valid, reverse))
+        )
 
     def gru(
         self,
@@ -62,14 +68,18 @@ class NativeRecurrent(NativeBase):
         cont: Array | None = None,
         h0: Array | None = None,
         reset_after: bool = True,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """As the numpy kernel."""
-        arrays = {"gates": gates, "bias": bias, "y": y, "inner": inner, "before": before, "cont": cont, "h0": h0}
-        if not y.size or not plain(weight, *arrays.values()):
-            return super().gru(gates, weight, bias, y, inner, before, cont, h0, reset_after)
+        arrays = {"gates": gates, "bias": bias, "y": y, "inner": inner, "before": before, "h0": h0}
+        if not y.size or not plain(weight, cont, valid, *arrays.values()):
+            return super().gru(gates, weight, bias, y, inner, before, cont, h0, reset_after, valid, reverse)
         together = len(weight) if reset_after else 2 * weight.shape[1]
         packs, packed = self._packed("gates_pack", packed=weight[:together], packed_n=weight[together:])
-        call = self.pool.call("gru", **packed, **arrays, **self._sizes(y), reset_after=int(reset_after))
+        call = self.pool.call(
+            "gru", **packed, **arrays, **self._walk(y, cont, valid, reverse), reset_after=int(reset_after)
+        )
         return self._in_turn(*packs, call)
 
     def gru_dz(
@@ -85,16 +95,64 @@ class NativeRecurrent(NativeBase):
         dh: Array | None = None,
         dh0: Array | None = None,
         reset_after: bool = True,
+        valid: Array | None = None,
+        reverse: bool = False,
     ) -> Call:
         """As the numpy kernel."""
         arrays = {"dy": dy, "gates": gates, "inner": inner, "before": before, "dz": dz, "dinner": dinner}
-        arrays |= {"cont": cont, "dh": dh, "dh0": dh0}
-        if not dy.size or not plain(weight, *arrays.values()):
-            return super().gru_dz(dy, gates, inner, before, weight, dz, dinner, cont, dh, dh0, reset_after)
+        arrays |= {"dh": dh, "dh0": dh0}
+        if not dy.size or not plain(weight, cont, valid, *arrays.values()):
+            return super().gru_dz(
+                dy, gates, inner, before, weight, dz, dinner, cont, dh, dh0, reset_after, valid, reverse
+            )
         together = 2 * weight.shape[1]
         packs, packed = self._packed("gates_pack_back", packed=weight[:together], packed_n=weight[together:])
-        call = self.pool.call("gru_dz", **packed, **arrays, **self._sizes(dy), reset_after=int(reset_after))
+        call = self.pool.call(
+            "gru_dz", **packed, **arrays, **self._walk(dy, cont, valid, reverse), reset_after=int(reset_after)
+        )
         return self._in_turn(*packs, call)
+
+    def rnn(
+        self,
+        y: Array,
+        weight: Array,
+        before: Array,
+        cont: Array | None = None,
+        h0: Array | None = None,
+        relu: bool = False,
+        valid: Array | None = None,
+        reverse: bool = False,
+    ) -> Call:
+        """As the numpy kernel."""
+        arrays = {"y": y, "before": before, "h0": h0}
+        if not y.size or not plain(weight, cont, valid, *arrays.values()):
+            return super().rnn(y, weight, before, cont, h0, relu, valid, reverse)
+        packs, packed = self._packed("gates_pack", packed=weight)
+        return self._in_turn(
+            *packs, self.pool.call("rnn", **packed, **arrays, **self._walk(y, cont, valid, reverse), relu=int(relu))
+        )
+
+    def rnn_dz(
+        self,
+        dy: Array,
+        y: Array,
+        weight: Array,
+        dz: Array,
+        cont: Array | None = None,
+        dh: Array | None = None,
+        dh0: Array | None = None,
+        relu: bool = False,
+        valid: Array | None = None,
+        reverse: bool = False,
+    ) -> Call:
+        """As the numpy kernel."""
+        arrays = {"dy": dy, "y": y, "dz": dz, "dh": dh, "dh0": dh0}
+        if not dy.size or not plain(weight, cont, valid, *arrays.values()):
+            return super().rnn_dz(dy, y, weight, dz, cont, dh, dh0, relu, valid, reverse)
+        packs, packed = self._packed("gates_pack_back", packed=weight)
+        return self._in_turn(
+            *packs, self.pool.call("rnn_dz", **packed, **arrays, **self._walk(dy, cont, valid, reverse), relu=int(relu))
+        )
 
     def _packed(self, kernel: str, **weights: Array) -> tuple[list[Call], dict[str, Array | None]]:
         """The calls that pack weights (gates * H, H), and where to by name: whole vectors of units for each row.
@@ -110,8 +168,8 @@ class NativeRecurrent(NativeBase):
                 calls.append(self.pool.call(kernel, weight=weight, packed=packed, **sizes))
         return calls, found
 
-    def _sizes(self, y: Array) -> dict[str, int]:
-        """The sizes of y (T, N, H) by the names of the fields in C, and the parts: some sequences for each thread."""
+    def _walk(self, y: Array, cont: Array | None, valid: Array | None, reverse: bool) -> dict[str, Array | int | None]:
+        """What all calls are told, by the names of the fields in C: each thread has some of the sequences."""
         steps, sequences, hidden = y.shape
-        parts = min(sequences, self.pool.threads)
-        return {"steps": steps, "sequences": sequences, "hidden": hidden, "parts": parts}
+        sizes = {"steps": steps, "sequences": sequences, "hidden": hidden, "parts": min(sequences, self.pool.threads)}
+        return {"cont": cont, "valid": valid, "reverse": int(reverse), **sizes}
