@@ -1,7 +1,7 @@
 """Pooling and its gradients, window by window, against plain loops."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cfgnet.backend.kernels import Kernels
@@ -37,7 +37,6 @@ def cases(draw):
     return window, x.astype(float), outputs
 
 
-@settings(deadline=None)
 @given(cases(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_pooling_of_any_geometry(case, threads, x_last, y_last):
     window, x, outputs = case
