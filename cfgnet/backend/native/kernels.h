@@ -19,6 +19,7 @@
 #include "losses.h"
 #include "lstm.h"
 #include "matrix.h"
+#include "normalization.h"
 #include "pooling.h"
 #include "rows.h"
 #include "tiles.h"
