@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.native import _native
 from cfgnet.backend.native.attention import NativeAttention
-from cfgnet.backend.native.base import in_pixels, split, window_fields
+from cfgnet.backend.native.base import Around, in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
+from cfgnet.backend.native.normalization import NativeNormalization
 from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.native.rows import NativeRows
 from cfgnet.backend.native.various import NativeVarious
@@ -26,7 +28,15 @@ BOX = 1 << 12
 """About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
 
-class NativeKernels(NativeConvolution, NativeRecurrent, NativeAttention, NativeRows, NativeLosses, NativeVarious):
+class NativeKernels(
+    NativeConvolution,
+    NativeRecurrent,
+    NativeAttention,
+    NativeNormalization,
+    NativeRows,
+    NativeLosses,
+    NativeVarious,
+):
     """The kernels of the native tier, run by the threads of a pool."""
 
     # Elementwise.
@@ -51,11 +61,13 @@ class NativeKernels(NativeConvolution, NativeRecurrent, NativeAttention, NativeR
     def followed(self, record: Record, steps: Sequence[Step]) -> Call:
         """As the numpy kernel; a chain that fits goes on with each part of the result while it is in the cache."""
         call, space = record.bound(self), Space.of(steps[0])
-        if isinstance(call, _native.Call) and call.covers and space:
-            code = Code(space, call.parts)
+        native = call.call if isinstance(call, Around) else call
+        if isinstance(native, _native.Call) and native.covers and space:
+            code = Code(space, native.parts)
             if all(code.append(step) for step in steps) and code.period in (1, space.innermost):
-                whole = self.pool.followed(call, code.call(self.pool))
-                return self._in_turn(whole, *self._completed(code))
+                whole = self.pool.followed(native, code.call(self.pool))
+                both = replace(call, call=whole) if isinstance(call, Around) else whole
+                return self._in_turn(both, *self._completed(code))
         return self._in_turn(call, self.chain(steps))
 
     def _elementwise(self, code: Code) -> list[Call]:
