@@ -78,7 +78,7 @@ def _fit(run: Path) -> Path | None:
     if {name: int(np.prod(shape)) for name, shape in records.shapes.items()} != {"data": 1, "target": 1}:
         return None
     net = Net(spec, numpy)
-    net.params.load(snapshot.read(rundir.newest(run)).section("params"))
+    net.params.load(snapshot.read(rundir.newest(run)).params(averaged=spec.solver.average is not None))
     loss = next(shaped.node for shaped in net.plan.nodes if shaped.node.layer.is_loss)
     x = np.concatenate([batches.at(i)["data"] for i in range(batches.batches_per_epoch)]).reshape(-1)
     y = np.concatenate([batches.at(i)["target"] for i in range(batches.batches_per_epoch)]).reshape(-1)

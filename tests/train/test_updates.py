@@ -114,7 +114,7 @@ def passed(values, iteration):
 def test_a_learning_rate_policy_is_its_formula(policy, formula, tmp_path):
     chosen = Policy.model_validate(policy)
     for iteration in (0, 1, 2, 3, 6, 7, 8, 20, 39, 40, 41, 42, 59, 60, 61, 400):
-        assert chosen.rate(0.02, iteration, 60) == pytest.approx(0.02 * formula(iteration), rel=1e-12), iteration
+        assert chosen.value(0.02, iteration, 60) == pytest.approx(0.02 * formula(iteration), rel=1e-12), iteration
     watcher = Watcher()
     sets = [f"solver.lr_policy={policy}", "solver.base_lr=0.02", "train.max_iter=60", "train.display=1"]
     run(tmp_path, *sets, text=LINE, reporter=watcher)
