@@ -15,6 +15,7 @@ from cfgnet.params import Parameters
 from cfgnet.prepare import prepare
 from cfgnet.rundir import best, newest
 from cfgnet.snapshot import read
+from cfgnet.trained import Trained
 
 from .rig import RICH, SMALL, Watcher, log, passes, run, snapshots
 
@@ -130,6 +131,23 @@ def test_which_snapshots_stay(sets, kept, tmp_path):
     assert last.state["iteration"] == 6
     for key, array in last.section("params").items():
         np.testing.assert_array_equal(array, done.params[key])
+
+
+def test_tests_use_the_averaged_weights_and_snapshots_hold_both(tmp_path):
+    plain, done = (run(tmp_path, *sets, text=RICH) for sets in ((), ("solver.average={decay: 0.9}",)))
+    saved = read(newest(done.path))
+    raw, averages = saved.section("params"), saved.section("average")
+    assert averages.keys() == raw.keys() - {"norm.mean", "norm.variance", "norm.factor"}
+    for key, value in raw.items():  # the average changes nothing of how the net is trained
+        np.testing.assert_array_equal(value, plain.params[key])
+        np.testing.assert_array_equal(done.params[key], averages.get(key, value))
+        assert (key not in averages) == np.array_equal(done.params[key], value)
+
+    def metrics(*sets):
+        trained = Trained.load(done.path, newest(done.path), sets)
+        return trained.evaluate().metrics
+
+    assert metrics() == done.metrics != metrics("solver.average=null") == plain.metrics
 
 
 def test_a_run_directory_is_never_written_over(tmp_path):
