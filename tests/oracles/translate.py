@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import cfgnet.layers  # noqa: F401  # fills the registry
+from cfgnet.init import Filler
 from cfgnet.layer import Kind, Layer
 from cfgnet.layers.recurrent import LSTM
 from cfgnet.policy import Policy
@@ -229,3 +230,12 @@ def solver(message):
     if rest.get("clip_gradients", 0) < 0:
         del rest["clip_gradients"]
     return Solver.model_validate(rest | {"type": kind.type_name, "lr_policy": {"type": policy.type_name, **own}})
+
+
+def filler(message):
+    """The filler of a message; UnsupportedError if its type is missing."""
+    given = {key: plain(value) for key, value in message.items()}
+    kind = Filler.find(given.pop("type", "constant"))
+    if kind is None:
+        raise UnsupportedError(f"cfgnet has no filler {plain(message['type'])}")
+    return kind.model_validate({key: value for key, value in given.items() if key in kind.model_fields})
