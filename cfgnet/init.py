@@ -226,7 +226,7 @@ class Bilinear(Filler):
 
     def check(self, shape: Shape) -> None:
         if len(shape) != 4 or shape[2] != shape[3]:
-            raise ShapeError("bilinear is for 4 axes, of which the last two are equal", "it fills square kernels")
+            raise ShapeError("bilinear is for square kernels: 4 axes, of which the last two are equal")
 
     def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
         import numpy as np

@@ -133,7 +133,7 @@ def test_what_a_filler_cannot_fill_is_said_with_the_place():
       - {type: InnerProduct, name: score, num_output: 10, weight_filler: bilinear}
       - {type: SoftmaxWithLoss, inputs: [score, label]}
     """
-    with pytest.raises(SpecError, match=r"<text>:4:9  score: weight is 10x64, and bilinear is for 4 axes"):
+    with pytest.raises(SpecError, match=r"<text>:4:9  score: weight is 10x64, and bilinear is for square kernels"):
         cfgnet.Net(cfgnet.loads(text))
 
 

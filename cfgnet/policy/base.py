@@ -29,7 +29,7 @@ class Warmup(Config):
     @model_validator(mode="after")
     def _one_length(self) -> Warmup:
         if (self.iterations is None) == (self.fraction is None):
-            raise problem("a warm-up has one length", "as in {iterations: 500} or {fraction: 0.05}")
+            raise problem("expected either iterations or fraction", "as in {iterations: 500} or {fraction: 0.05}")
         return self
 
     def length(self, max_iter: int) -> int:

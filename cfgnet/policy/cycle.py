@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from cfgnet.explain import problem
 from cfgnet.policy.base import Policy
 
 
@@ -61,7 +62,7 @@ class OneCycle(Policy):
     @model_validator(mode="after")
     def _room_for_the_way_down(self) -> OneCycle:
         if self.three_phase and self.pct_start > 0.5:
-            raise ValueError("pct_start: with three_phase the way down is as long as that up: expected at most 0.5")
+            raise problem("expected at most 0.5, because with three_phase the way down is as long", at="pct_start")
         return self
 
     def level(self, iteration: int, max_iter: int) -> float:

@@ -34,7 +34,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from cfgnet.errors import ContractError
 from cfgnet.explain import problem
@@ -117,6 +117,13 @@ class Solver(Part, family="solver"):
         if not family and not abstract and not callable(getattr(cls, "update", None)):
             raise ContractError(f"solver {cls.__name__}: define update()")
         super().__pydantic_init_subclass__(family=family, abstract=abstract, **kwargs)
+
+    @field_validator("base_lr", mode="before")
+    @classmethod
+    def _a_number(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            raise problem("expected a number, got a mapping", "lr_policy says how the learning rate changes")
+        return value
 
     @model_validator(mode="after")
     def _one_way_to_clip(self) -> Solver:
