@@ -50,11 +50,12 @@ class Policy(Part, family="policy"):
     """
 
     start: float | None = None
-    """Where the number starts; the learning rate starts at `base_lr`, and has no `start`."""
+    """b, where the number starts; the learning rate starts at `base_lr`, and has no `start`."""
     end: float = 0.0
-    """Where the number goes."""
+    """Where the number goes instead of zero: end + (b - end) * (the formula with 1 for b)."""
     warmup: Warmup | None = None
-    """Lower values at first: {iterations: 500}, or {fraction: 0.05}."""
+    """Lower values before the policy begins: {iterations: 500} or {fraction: 0.05}, with `shape` linear or constant,
+    from `factor` (0.1) times the first value on."""
 
     closed: ClassVar[bool] = True
     """Whether the number depends on the iteration alone."""

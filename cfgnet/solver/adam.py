@@ -19,9 +19,9 @@ class Moments(Solver, abstract=True):
     base_lr: float = Field(default=0.001, ge=0)
     """The learning rate that `lr_policy` scales."""
     momentum: Share = 0.9
-    """b1, how much of m is kept."""
+    """b1 in m = b1 * m + (1 - b1) * g."""
     momentum2: Share = 0.999
-    """b2, how much of v is kept."""
+    """b2 in v = b2 * v + (1 - b2) * g^2."""
     delta: Positive = 1e-8
     """Keeps the divisor from zero."""
 
