@@ -31,9 +31,12 @@ class Updater:
         self.state: dict[str, Array] = {}
         """Each kind of state of all parameters, as one flat vector."""
         self._views = self._laid_out()
-        self._carried = solver.carried() | ({"averaged": 0.0} if self.average else {})
-        """What the numbers of the next iteration depend on."""
+        self._plateau = solver.lr_policy if isinstance(solver.lr_policy, ReduceOnPlateau) else None
         self._watch = Watch()
+        self._numbering, self._scheduled = solver.numbering(max_iter), [*solver.scheduled.items()]
+        self._own = [*solver.carried()]
+        self._carried = solver.carried() | ({"averaged": 0.0} if solver.average else {})
+        """What the numbers of the next iteration depend on; `_own` names those that the solver asks for."""
         self._numbers = _Numbers(solver, params)
         self._square = zeros(params.backend.xp, 1, params.dtype).reshape(())
         recorder = Recorder("norm")
@@ -46,15 +49,18 @@ class Updater:
 
     def rate(self, iteration: int) -> float:
         """The learning rate at `iteration`, counted from 0."""
-        policy, start = self.solver.lr_policy, self.solver.base_lr
-        if isinstance(policy, ReduceOnPlateau):
-            start = policy.reduced(start, self._watch)
-        return policy.value(start, iteration, self.max_iter)
+        start = self.solver.base_lr
+        if self._plateau:
+            start = self._plateau.reduced(start, self._watch)
+        return self.solver.lr_policy.value(start, iteration, self.max_iter)
 
     def step(self, iteration: int) -> float:
         """Updates the parameters from their summed gradients, which are spent; returns the learning rate."""
-        rate, numbers = self.rate(iteration), self._numbers_at(iteration)
-        self._carried = {name: numbers[name] for name in self._carried}
+        rate = self.rate(iteration)
+        numbers: dict[str, float] = {}
+        if self._numbers.names:
+            numbers = self._numbers_at(iteration)
+            self._carried = {name: numbers[name] for name in self._carried}
         self._numbers.set(rate, numbers)
         for call in self._calls:
             call()
@@ -62,8 +68,8 @@ class Updater:
 
     def tested(self, result: float) -> None:
         """Tells the policy what a test came to; where a higher result is better, its negative."""
-        if isinstance(self.solver.lr_policy, ReduceOnPlateau):
-            self._watch = self.solver.lr_policy.after(self._watch, result)
+        if self._plateau:
+            self._watch = self._plateau.after(self._watch, result)
 
     @property
     def evaluated(self) -> Parameters:
@@ -78,14 +84,15 @@ class Updater:
 
     def _numbers_at(self, iteration: int) -> dict[str, float]:
         """The numbers of an iteration, besides the rate, that are not the same in all."""
-        solver, carried = self.solver, dict(self._carried)
-        averaged = carried.pop("averaged", 0.0)
-        found = solver.numbers_at(iteration + 1, carried, self.max_iter)
-        found |= {name: value_of(policy, iteration, self.max_iter) for name, policy in solver.scheduled.items()}
+        solver = self.solver
+        found = self._numbering(iteration + 1, {name: self._carried[name] for name in self._own})
+        for name, policy in self._scheduled:
+            found[name] = value_of(policy, iteration, self.max_iter)
         if solver.clip_gradients is not None:
             found["scale"] = self._shrink(solver.clip_gradients) / solver.iter_size
         if solver.average:
-            found["averaged"] = averaged * value_of(solver.average.decay, iteration, self.max_iter) + 1
+            decay = value_of(solver.average.decay, iteration, self.max_iter)
+            found["averaged"] = self._carried["averaged"] * decay + 1
         return found
 
     def _shrink(self, most: float) -> float:
@@ -202,7 +209,7 @@ class Updater:
 
     def _remembered(self) -> dict[str, float]:
         """The numbers that go into a snapshot."""
-        watched = asdict(self._watch) if isinstance(self.solver.lr_policy, ReduceOnPlateau) else {}
+        watched = asdict(self._watch) if self._plateau else {}
         return self._carried | watched
 
 
@@ -228,7 +235,8 @@ class _Numbers:
         self._starts, total = dict[str, int](), 0
         for name, count in counts.items():
             self._starts[name], total = total, total + count
-        self._array, self._xp, self._last = zeros(params.backend.xp, total, params.dtype), params.backend.xp, [0.0]
+        self._xp, self._array = params.backend.xp, zeros(params.backend.xp, total, params.dtype)
+        self._last: list[float] = []
 
     def of(self, name: str, group: int = 0) -> Array:
         """The array of one element that holds a number, or that of a group."""
@@ -237,13 +245,15 @@ class _Numbers:
 
     def set(self, rate: float, numbers: Mapping[str, float]) -> None:
         """Sets the rate and the numbers of an iteration."""
-        values = [rate * group.lr_mult for group in self._groups]
+        values = [rate, *numbers.values()]
+        if values == self._last:
+            return
+        self._last = values
+        found = [rate * group.lr_mult for group in self._groups]
         if self._scheduled_decay:
-            values += [numbers["weight_decay"] * group.decay_mult for group in self._groups]
-        values += [numbers[name] for name in self.names]
-        if values != self._last:
-            self._array[...] = self._xp.asarray(values, self._array.dtype)
-            self._last = values
+            found += [numbers["weight_decay"] * group.decay_mult for group in self._groups]
+        found += [numbers[name] for name in self.names]
+        self._array[...] = self._xp.asarray(found, self._array.dtype)
 
 
 class _UpdateRecorder(Recorder):

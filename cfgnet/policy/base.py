@@ -66,10 +66,11 @@ class Policy(Part, family="policy"):
 
     def value(self, start: float, iteration: int, max_iter: int) -> float:
         """The number at `iteration` (from 0) of a training of `max_iter` iterations."""
-        ahead = self.warmup.length(max_iter) if self.warmup else 0
-        level = self.level(max(0, iteration - ahead), max_iter - ahead)
-        value = self.end + (start - self.end) * level
-        return value * self.warmup.level(iteration / ahead) if self.warmup and iteration < ahead else value
+        if self.warmup is None:
+            return self.end + (start - self.end) * self.level(iteration, max_iter)
+        ahead = self.warmup.length(max_iter)
+        value = self.end + (start - self.end) * self.level(max(0, iteration - ahead), max_iter - ahead)
+        return value * self.warmup.level(iteration / ahead) if iteration < ahead else value
 
 
 @dataclass(frozen=True)

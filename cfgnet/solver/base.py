@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -166,18 +166,23 @@ class Solver(Part, family="solver"):
         """What `numbers` takes over from one iteration to the next, as it is at first."""
         return {name: p.default for name, p in asks(type(self), "numbers").items() if p.default is not p.empty}
 
+    def numbering(self, max_iter: int) -> Callable[[int, Mapping[str, float]], dict[str, float]]:
+        """A function of t, which counts the updates from 1, and of what is carried: what `numbers` returns then."""
+        asked = asks(type(self), "numbers")
+        given = {name: getattr(self, name) for name in asked if name in type(self).model_fields}
+        moving = [(name, value) for name, value in given.items() if isinstance(value, Policy)]
+
+        def numbers(t: int, carried: Mapping[str, float]) -> dict[str, float]:
+            now = {name: value_of(policy, t - 1, max_iter) for name, policy in moving}
+            counted = {"t": t} if "t" in asked else {}
+            found: dict[str, float] = self.numbers(**{**given, **now}, **carried, **counted)  # type: ignore[attr-defined]
+            return found
+
+        return numbers if asked else lambda t, carried: {}
+
     def first_numbers(self) -> dict[str, float]:
         """What `numbers` returns at the first iteration of a long training; for their names."""
-        return self.numbers_at(1, {}, 1 << 30)
-
-    def numbers_at(self, t: int, carried: Mapping[str, float], max_iter: int) -> dict[str, float]:
-        """What `numbers` returns for update number `t`, from 1, after it returned `carried`."""
-        asked, offered = asks(type(self), "numbers"), {"t": t, **carried}
-        for name in asked.keys() & type(self).model_fields.keys():
-            offered[name] = value_of(getattr(self, name), t - 1, max_iter)
-        function = getattr(self, "numbers", dict[str, float])
-        found: dict[str, float] = function(**{name: offered[name] for name in asked if name in offered})
-        return found
+        return self.numbering(1 << 30)(1, self.carried())
 
     def treatment(self, key: str) -> Treatment:
         """What the patterns say of the parameter `key`, such as conv1.weight."""
