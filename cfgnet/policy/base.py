@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, GetCoreSchemaHandler, PositiveInt, TypeAdapter, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from cfgnet.errors import CfgnetError
 from cfgnet.explain import explain, problem, suggest
 from cfgnet.part import Config, Part
 
@@ -65,12 +66,14 @@ class Policy(Part, family="policy"):
         raise NotImplementedError  # every member overrides it
 
     def value(self, start: float, iteration: int, max_iter: int) -> float:
-        """The number at `iteration` (from 0) of a training of `max_iter` iterations."""
-        if self.warmup is None:
-            return self.end + (start - self.end) * self.level(iteration, max_iter)
-        ahead = self.warmup.length(max_iter)
-        value = self.end + (start - self.end) * self.level(max(0, iteration - ahead), max_iter - ahead)
-        return value * self.warmup.level(iteration / ahead) if iteration < ahead else value
+        """The number at `iteration` (from 0) of a training of `max_iter` iterations; CfgnetError if there is none."""
+        ahead = self.warmup.length(max_iter) if self.warmup else 0
+        try:
+            level = self.level(iteration - ahead if iteration > ahead else 0, max_iter - ahead)
+        except (ArithmeticError, ValueError) as error:
+            raise CfgnetError(f"the policy {self.type_name} has no value at iteration {iteration}: {error}") from None
+        value = self.end + (start - self.end) * level
+        return value * self.warmup.level(iteration / ahead) if self.warmup and iteration < ahead else value
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cfgnet
-from cfgnet.errors import InterruptedRunError, SpecError
+from cfgnet.errors import CfgnetError, InterruptedRunError, SpecError
 from cfgnet.evaluate import Evaluator
 from cfgnet.policy import Policy, Watch
 from cfgnet.rundir import newest
@@ -117,6 +117,13 @@ def test_a_warm_up_comes_before_any_policy(policy, warmup, length, factor):
         else:
             expected = plain.value(2.0, iteration - length, 100 - length)
         assert warm.value(2.0, iteration, 100) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_policy_that_leaves_the_numbers_says_so():
+    policy = Policy.model_validate({"type": "exp", "gamma": 10.0})
+    assert policy.value(1.0, 300, 1000) == pytest.approx(1e300)
+    with pytest.raises(CfgnetError, match="the policy exp has no value at iteration 400"):
+        policy.value(1.0, 400, 1000)
 
 
 @pytest.mark.parametrize("policy", ["one_cycle", "cosine", "linear", {"type": "one_cycle", "three_phase": True}])

@@ -217,7 +217,7 @@ def run(params, updater, steps):
     for step in steps:
         for key, gradient in gradients(step).items():
             if params[key].grad is not None:
-                params[key].grad[...] = gradient
+                params[key].grad[...] = params.backend.xp.asarray(gradient)
         updater.step(step)
 
 
@@ -248,28 +248,30 @@ def compare(solver, backend, dtype, bound):
     paths = {s.key: by_the_paper(solver, s, start[s.key].astype(np.float64)) for s in SLOTS if s.trainable}
     for step in range(STEPS):
         run(params, updater, [step])
+        now = params.to_host()
         for key, path in paths.items():
             moved, rounding = np.abs(path[step] - start[key]).max(), STEPS * np.finfo(dtype).eps
             room = bound * moved + rounding * np.abs(path[step]).max()
-            np.testing.assert_allclose(params[key].value, path[step], rtol=0, atol=room, err_msg=f"{step} {key}")
-    np.testing.assert_array_equal(params["frozen.weight"].value, start["frozen.weight"])
+            np.testing.assert_allclose(now[key], path[step], rtol=0, atol=room, err_msg=f"{step} {key}")
+    np.testing.assert_array_equal(now["frozen.weight"], start["frozen.weight"])
 
 
 TIERS = [
     ("numpy", "float64", 1e-11),
     ("numpy", "float32", 2e-4),
     pytest.param("native", "float32", 2e-4, marks=pytest.mark.skipif(bool(why_not("native")), reason="no compiler")),
+    pytest.param("cupy", "float64", 1e-9, marks=pytest.mark.gpu),
 ]
 
 
-@pytest.mark.parametrize(("backend", "dtype", "bound"), TIERS, ids=["float64", "float32", "native"])
+@pytest.mark.parametrize(("backend", "dtype", "bound"), TIERS, ids=["float64", "float32", "native", "gpu"])
 @pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}], ids=["plain", "decay"])
 @pytest.mark.parametrize("name", sorted(Solver.members()))
 def test_a_solver_is_its_algorithm(name, settings, backend, dtype, bound):
     compare(made(name, **settings), backend, dtype, bound)
 
 
-@pytest.mark.parametrize(("backend", "dtype", "bound"), TIERS, ids=["float64", "float32", "native"])
+@pytest.mark.parametrize(("backend", "dtype", "bound"), TIERS, ids=["float64", "float32", "native", "gpu"])
 @pytest.mark.parametrize("name", sorted(Solver.members()))
 def test_every_number_may_follow_a_policy(name, backend, dtype, bound):
     fields = {field: value for field, value in SCHEDULED.items() if field in Solver.find(name).model_fields}
