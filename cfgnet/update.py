@@ -14,7 +14,7 @@ from cfgnet.backend.kernels.memory import overlap, zeros
 from cfgnet.errors import ContractError, SnapshotError
 from cfgnet.layer import size
 from cfgnet.params import Group, Parameters
-from cfgnet.policy import ReduceOnPlateau, Watch, value_of
+from cfgnet.policy import Fixed, ReduceOnPlateau, Watch, value_of
 from cfgnet.solver import Solver
 from cfgnet.solver.base import asks
 
@@ -38,6 +38,10 @@ class Updater:
         self._carried = solver.carried() | ({"averaged": 0.0} if solver.average else {})
         """What the numbers of the next iteration depend on; `_own` names those that the solver asks for."""
         self._numbers = _Numbers(solver, params)
+        self._steady = solver.lr_policy == Fixed() and not self._numbers.names
+        """Whether nothing changes from one iteration to the next."""
+        if self._steady:
+            self._numbers.set(solver.base_lr, {})
         self._square = zeros(params.backend.xp, 1, params.dtype).reshape(())
         recorder = Recorder("norm")
         recorder.sum("g * g", self._square, (0,), g=params.grads)
@@ -56,12 +60,11 @@ class Updater:
 
     def step(self, iteration: int) -> float:
         """Updates the parameters from their summed gradients, which are spent; returns the learning rate."""
-        rate = self.rate(iteration)
-        numbers: dict[str, float] = {}
-        if self._numbers.names:
-            numbers = self._numbers_at(iteration)
+        rate = self.solver.base_lr
+        if not self._steady:
+            rate, numbers = self.rate(iteration), self._numbers_at(iteration)
             self._carried = {name: numbers[name] for name in self._carried}
-        self._numbers.set(rate, numbers)
+            self._numbers.set(rate, numbers)
         for call in self._calls:
             call()
         return rate
@@ -236,7 +239,6 @@ class _Numbers:
         for name, count in counts.items():
             self._starts[name], total = total, total + count
         self._xp, self._array = params.backend.xp, zeros(params.backend.xp, total, params.dtype)
-        self._last: list[float] = []
 
     def of(self, name: str, group: int = 0) -> Array:
         """The array of one element that holds a number, or that of a group."""
@@ -245,10 +247,6 @@ class _Numbers:
 
     def set(self, rate: float, numbers: Mapping[str, float]) -> None:
         """Sets the rate and the numbers of an iteration."""
-        values = [rate, *numbers.values()]
-        if values == self._last:
-            return
-        self._last = values
         found = [rate * group.lr_mult for group in self._groups]
         if self._scheduled_decay:
             found += [numbers["weight_decay"] * group.decay_mult for group in self._groups]
