@@ -62,9 +62,13 @@ def groups(family: type[Part]) -> dict[str, list[type[Part]]]:
 
 
 def fields(cls: type[Part]) -> tuple[list[Field], list[Field]]:
-    """The settings of a member, and those that are common to its family; required ones and its own come first."""
-    docs, common = cls.field_docs(), family_of(cls).model_fields
-    here = inspect.get_annotations(cls)
+    """The settings of a member, and those that are common to its family; required ones and its own come first.
+
+    Where a member has another default than its family, the setting counts as its own.
+    """
+    docs, here = cls.field_docs(), inspect.get_annotations(cls)
+    of_all = family_of(cls).model_fields
+    common = {name: info for name, info in of_all.items() if info.default == cls.model_fields[name].default}
     rows = {name: _field(name, info, " ".join(docs[name].split())) for name, info in cls.model_fields.items()}
     own = sorted(rows.keys() - common.keys(), key=lambda n: (not rows[n].required, n not in here, list(rows).index(n)))
     return [rows[name] for name in own], [rows[name] for name in common]
@@ -232,7 +236,7 @@ def reference() -> str:
     blocks = ["# Reference", "Made by `cfgnet layers --markdown` from the classes themselves."]
     for heading, family in FAMILIES.items():
         blocks += [f"## {heading}", _paragraphs(inspect.getdoc(family) or "", 120)]
-        common = fields(next(iter(family.members().values())))[1]
+        common = fields(family)[1]
         if common:
             blocks.append(_markdown_table(common))
         for member in (member for members in groups(family).values() for member in members):

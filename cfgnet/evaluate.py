@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cfgnet.backend import Backend
 from cfgnet.errors import Problem, ShapeError, SpecError
+from cfgnet.explain import did_you_mean
 from cfgnet.graph import Bound
 from cfgnet.layer import Layer, answer, asks
 from cfgnet.layers.metric import F1, ByClass, ConfusionMatrix, Precision, Recall
 from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan import Plan
+from cfgnet.policy import ReduceOnPlateau
 from cfgnet.prepare import Prepared, plan_for
 from cfgnet.spec import Spec
 
@@ -180,6 +182,30 @@ def best_metric(spec: Spec, plan: Plan) -> str | None:
         raise SpecError([Problem(f"there is no metric {wanted!r}", hint, ("train", "best"))]).located(spec.place)
     metrics = [name for name in found if not plan.graph.producer[name].layer.is_loss]
     return wanted or next(iter(metrics or found), None)
+
+
+def plateau_metric(spec: Spec, plan: Plan | None) -> str | None:
+    """The test metric that `reduce_on_plateau` watches; None for other policies, SpecError if it has nothing to watch.
+
+    By default the one that decides which snapshot is best.
+    """
+    policy = spec.solver.lr_policy
+    if not isinstance(policy, ReduceOnPlateau):
+        return None
+
+    def wrong(message: str, hint: str, *key: str) -> SpecError:
+        return SpecError([Problem(message, hint, ("solver", "lr_policy", *key))]).located(spec.place)
+
+    if plan is None:
+        raise wrong("reduce_on_plateau watches the tests, and there is no data.test", "add data.test")
+    if not spec.train.test_interval:
+        message = "reduce_on_plateau watches the tests, and there is one only, at the end"
+        raise wrong(message, "set train.test_interval, the iterations between two tests")
+    found = list(dict.fromkeys([*scalars(plan), *(["loss"] if plan.graph.loss_weights else [])]))
+    if policy.metric is not None and policy.metric not in found:
+        hint = did_you_mean(policy.metric, found, f"the test phase computes: {', '.join(found) or 'none'}")
+        raise wrong(f"there is no metric {policy.metric!r}", hint, "metric")
+    return policy.metric or best_metric(spec, plan) or "loss"
 
 
 def confusion_matrix(plan: Plan) -> Tally | None:

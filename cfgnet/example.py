@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from cfgnet import yamlio
 from cfgnet.data import Source
-from cfgnet.errors import CfgnetError
+from cfgnet.errors import CfgnetError, ShapeError
 from cfgnet.init import Filler
 from cfgnet.layer import Case, Layer, Port
 from cfgnet.net import Net
@@ -28,7 +28,7 @@ from cfgnet.solver import Solver
 FAMILIES: dict[str, type[Part]] = {
     "Layer types": Layer,
     "Fillers": Filler,
-    "Learning-rate policies": Policy,
+    "Policies": Policy,
     "Solvers": Solver,
     "Data sources": Source,
 }
@@ -61,6 +61,7 @@ class Example(NamedTuple):
 HEAD = ["{type: InnerProduct, name: score, num_output: 10}", "{type: SoftmaxWithLoss, inputs: [score, label]}"]
 REGRESSION = ["{type: InnerProduct, name: score, num_output: 1}", "{type: EuclideanLoss, inputs: [score, target]}"]
 DIGITS = "{source: digits, batch_size: 64, transform: {scale: 0.0625}}"
+TEST = "{source: digits, split: test, batch_size: 120, transform: {scale: 0.0625}}"
 PAIRS = "{source: digits, batch_size: 64, pairs: true, transform: {scale: 0.0625}}"
 FORMULA = '{source: synthetic, batch_size: 10, count: 100, formula: "x * x"}'
 TWINS = [
@@ -84,6 +85,7 @@ VALUES: dict[str, Any] = {
 """What an example gives for a field that has no default."""
 TYPICAL: dict[str, dict[str, Any]] = {
     "SGD": {"momentum": 0.9},
+    "cosine": {"end": 0.0001, "warmup": {"iterations": 100}},
     "constant": {"value": 0.1},
     "exp": {"gamma": 0.999},
     "gaussian": {"std": 0.01},
@@ -119,10 +121,24 @@ def example(cls: type[Part]) -> Example:
         return Example(_config(flow(value), REGRESSION if "formula" in value else HEAD))
     short = value if len(value) > 1 else cls.type_name
     if issubclass(cls, Filler):
-        return Example(_config(DIGITS, [HEAD[0].replace("}", f", weight_filler: {flow(short)}}}"), HEAD[1]]))
-    policy = {"lr_policy": short} if issubclass(cls, Policy) else {}
-    solver = {"type": "SGD", "base_lr": 0.01} | (value if issubclass(cls, Solver) else policy)
-    return Example(_config(DIGITS, HEAD, f"solver: {flow(solver)}\ntrain: {{max_iter: 2000}}\n"))
+        return Example(_config(DIGITS, [*_filled(cls, value, flow(short)), *HEAD[-1:]]))
+    if issubclass(cls, Solver):
+        solver = {"type": cls.type_name, "base_lr": cls.model_fields["base_lr"].default} | value
+        return Example(_config(DIGITS, HEAD, f"solver: {flow(solver)}\ntrain: {{max_iter: 2000}}\n"))
+    solver, watched = {"type": "SGD", "base_lr": 0.01, "lr_policy": short}, issubclass(cls, Policy) and not cls.closed
+    source = f"{DIGITS}\n  test: {TEST}" if watched else DIGITS
+    length = "{max_iter: 2000, test_interval: 100}" if watched else "{max_iter: 2000}"
+    return Example(_config(source, HEAD, f"solver: {flow(solver)}\ntrain: {length}\n"))
+
+
+def _filled(cls: type[Filler], value: Mapping[str, Any], text: str) -> list[str]:
+    """Layers up to the scores, of which the first has a weight that the filler can fill."""
+    filler = cls.model_validate({key: v for key, v in value.items() if key != cls.tag})
+    try:
+        filler.check((10, 64))
+    except ShapeError:
+        return [f"{{type: Convolution, num_output: 8, kernel_size: 4, weight_filler: {text}}}", HEAD[0]]
+    return [HEAD[0].replace("}", f", weight_filler: {text}}}")]
 
 
 def _smallest(cls: type[Part]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
+from cfgnet.errors import ShapeError
 from cfgnet.part import Part
 
 if TYPE_CHECKING:
@@ -27,9 +28,12 @@ class Filler(Part, family="filler"):
         """A float64 array of `shape`."""
         raise NotImplementedError  # every member overrides it
 
+    def check(self, shape: Shape) -> None:
+        """Raises ShapeError if it cannot fill a parameter of `shape`."""
+
 
 def fan(shape: Shape, variance_norm: str) -> float:
-    """The n in the variance of `xavier` and `msra`."""
+    """The n in the variance of `xavier` and its like."""
     count = math.prod(shape)
     fan_in = count / shape[0] if shape else 1.0
     fan_out = count / shape[1] if len(shape) > 1 else float(count)
@@ -77,6 +81,35 @@ class Gaussian(Filler):
         return values
 
 
+class TruncatedNormal(Filler):
+    """Normal with `mean` and `std`, drawn again until it is at most `cut` times std away from the mean."""
+
+    mean: float = 0.0
+    """Mean."""
+    std: PositiveFloat = 1.0
+    """Standard deviation before the tails are cut off; with a `cut` of 2 that of the result is 0.88 of it."""
+    cut: float = Field(default=2.0, ge=0.1)
+    """Where the tails begin, in standard deviations."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        values = rng.normal(size=shape)
+        while count := (out := abs(values) > self.cut).sum():
+            values[out] = rng.normal(size=count)
+        return self.mean + self.std * values
+
+
+class PositiveUnitball(Filler):
+    """Uniform in [0, 1), divided by the sum over all that belongs to the same entry of the first axis."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        values = rng.random(shape)
+        total: Array = values.sum(axis=tuple(range(1, len(shape))), keepdims=True)
+        return values / total
+
+
+# By the fan.
+
+
 class Xavier(Filler):
     """Uniform in [-a, a] with a = sqrt(3 / n), n the fan (Glorot and Bengio 2010, in Caffe's form)."""
 
@@ -84,8 +117,7 @@ class Xavier(Filler):
     """What n counts; AVERAGE gives Glorot's own formula."""
 
     def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
-        bound = math.sqrt(3 / fan(shape, self.variance_norm))
-        return rng.uniform(-bound, bound, shape)
+        return uniform(rng, shape, 1 / fan(shape, self.variance_norm))
 
 
 class Msra(Filler):
@@ -95,4 +127,110 @@ class Msra(Filler):
     """What n counts."""
 
     def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
-        return rng.normal(0.0, math.sqrt(2 / fan(shape, self.variance_norm)), shape)
+        return normal(rng, shape, 2 / fan(shape, self.variance_norm))
+
+
+class GlorotUniform(Filler):
+    """Uniform with variance 2 / (fan-in + fan-out), in [-a, a] with a = sqrt(3 * variance). Glorot and Bengio 2010."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        return uniform(rng, shape, 1 / fan(shape, "AVERAGE"))
+
+
+class GlorotNormal(Filler):
+    """Normal with variance 2 / (fan-in + fan-out). Glorot and Bengio 2010."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        return normal(rng, shape, 1 / fan(shape, "AVERAGE"))
+
+
+class LecunUniform(Filler):
+    """Uniform with variance 1 / fan-in, in [-a, a] with a = sqrt(3 / fan-in). LeCun et al. 1998."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        return uniform(rng, shape, 1 / fan(shape, "FAN_IN"))
+
+
+class LecunNormal(Filler):
+    """Normal with variance 1 / fan-in; for layers before a SELU, too. LeCun et al. 1998."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        return normal(rng, shape, 1 / fan(shape, "FAN_IN"))
+
+
+def uniform(rng: np.random.Generator, shape: Shape, variance: float) -> Array:
+    """Uniform numbers of mean 0."""
+    bound = math.sqrt(3 * variance)
+    return rng.uniform(-bound, bound, shape)
+
+
+def normal(rng: np.random.Generator, shape: Shape, variance: float) -> Array:
+    """Normal numbers of mean 0."""
+    return rng.normal(0.0, math.sqrt(variance), shape)
+
+
+# By what the layer then does.
+
+
+class Orthogonal(Filler):
+    """gain * Q, where the rows of Q, or its columns if there are fewer, are orthogonal and of length 1.
+
+    A parameter of several axes is taken as a matrix with a row for each entry of the first one. Saxe et al. 2014.
+    """
+
+    gain: float = 1.0
+    """Factor on all; sqrt(2) before a ReLU."""
+
+    def check(self, shape: Shape) -> None:
+        if len(shape) < 2:
+            raise ShapeError("orthogonal is for 2 or more axes")
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        import numpy as np
+
+        rows, columns = shape[0], math.prod(shape[1:])
+        q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
+        q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # without this, Q is not uniform over all of its kind
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+class Identity(Filler):
+    """gain where output o meets input o, at the middle of the kernel, else 0: the layer passes its input on.
+
+    The first axis is that of the outputs, the second that of the inputs, the others are the kernel's. Where there are
+    more outputs than inputs, as with groups, the inputs are gone through again.
+    """
+
+    gain: float = 1.0
+    """The value."""
+
+    def check(self, shape: Shape) -> None:
+        if len(shape) < 2:
+            raise ShapeError("identity is for 2 or more axes")
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        import numpy as np
+
+        values, outputs = np.zeros(shape), np.arange(shape[0])
+        place: Any = (outputs, outputs % shape[1], *(n // 2 for n in shape[2:]))
+        values[place] = self.gain
+        return values
+
+
+class Bilinear(Filler):
+    """(1 - |x / f - c|) * (1 - |y / f - c|) over a K x K kernel, with f = ceil(K / 2) and c = (K - 1) / (2 * f).
+
+    For a Deconvolution that enlarges each channel by s with interpolation: kernel_size 2 * s - s % 2, stride s, pad
+    ceil((s - 1) / 2), and as many groups as channels. Long et al. 2015.
+    """
+
+    def check(self, shape: Shape) -> None:
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ShapeError("bilinear is for square kernels: 4 axes, of which the last two are equal")
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        import numpy as np
+
+        half = math.ceil(shape[3] / 2)
+        line = 1 - abs(np.arange(shape[3]) / half - (shape[3] - 1) / (2 * half))
+        return np.broadcast_to(np.outer(line, line), shape).copy()

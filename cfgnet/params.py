@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cfgnet import rng
@@ -30,6 +31,7 @@ class Group:
     stop: int
     lr_mult: float
     decay_mult: float
+    keys: tuple[str, ...]
 
 
 class Parameters(Mapping[str, Parameter]):
@@ -61,9 +63,9 @@ class Parameters(Mapping[str, Parameter]):
         if slot.trainable:
             last = self.groups[-1] if self.groups else None
             if last and (last.lr_mult, last.decay_mult) == (slot.lr_mult, slot.decay_mult):
-                self.groups[-1] = Group(last.start, stop, slot.lr_mult, slot.decay_mult)
+                self.groups[-1] = replace(last, stop=stop, keys=(*last.keys, slot.key))
             else:
-                self.groups.append(Group(start, stop, slot.lr_mult, slot.decay_mult))
+                self.groups.append(Group(start, stop, slot.lr_mult, slot.decay_mult, (slot.key,)))
         return stop
 
     def fill(self, seed: int) -> None:
@@ -71,6 +73,23 @@ class Parameters(Mapping[str, Parameter]):
         for key, slot in self.slots.items():
             start = slot.filler.fill(rng.generator(seed, "init", key), slot.shape)
             self._views[key].value[...] = self.backend.xp.asarray(start, dtype=self.dtype)
+
+    def averaged(self) -> Parameters:
+        """The same parameters, with values of their own for the trained ones, which start as they are now."""
+        made = copy.copy(self)
+        made.vector = zeros(self.backend.xp, self.grads.size, self.dtype)
+        made.vector[...] = self.vector[: self.grads.size]
+        made._views, at = dict(self._views), 0
+        for key, slot in self.trained.items():
+            stop = at + size(slot.shape)
+            made._views[key] = Parameter(slot.view(made.vector[at:stop]), self._views[key].grad)
+            at = stop
+        return made
+
+    @property
+    def trained(self) -> dict[str, Slot]:
+        """The slots of the trained parameters, in the order of the flat vectors."""
+        return {key: slot for key, slot in self.slots.items() if slot.trainable}
 
     def __getitem__(self, key: str) -> Parameter:
         return self._views[key]

@@ -1,7 +1,8 @@
-"""Pictures of a run, drawn from its log; matplotlib is imported only here."""
+"""Pictures of a run, drawn from its log, and of a schedule; matplotlib is imported only here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,28 @@ def plot_run(run: Path) -> list[Path]:
     return pictures
 
 
-def _figure(columns: int = 1) -> tuple[Any, Any]:
+def plot_schedule(name: str, rows: Sequence[Mapping[str, float]], path: Path) -> Path:
+    """Writes a picture of the learning rate, and of every other number that changes, over the iterations."""
+    numbers = [number for number in rows[0] if number != "iteration"]
+    figure, axes = _figure(rows=len(numbers))
+    iterations = [row["iteration"] for row in rows]
+    for number, (place,) in zip(numbers, axes, strict=True):
+        place.plot(iterations, [row[number] for row in rows])
+        place.set_ylabel("learning rate" if number == "lr" else number)
+        place.grid(alpha=0.3)
+    axes[0][0].set_title(name)
+    axes[-1][0].set_xlabel("iteration")
+    return _save(figure, path)
+
+
+def _figure(columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(1, columns, figsize=(5.5 * columns, 3.6), layout="constrained", squeeze=False)
+    size = (5.5 * columns, 3.6 if rows == 1 else 2.4 * rows)
+    return pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=rows > 1)
 
 
 def _save(figure: Any, path: Path) -> Path:
@@ -78,7 +94,7 @@ def _fit(run: Path) -> Path | None:
     if {name: int(np.prod(shape)) for name, shape in records.shapes.items()} != {"data": 1, "target": 1}:
         return None
     net = Net(spec, numpy)
-    net.params.load(snapshot.read(rundir.newest(run)).section("params"))
+    net.params.load(snapshot.read(rundir.newest(run)).params(averaged=spec.solver.average is not None))
     loss = next(shaped.node for shaped in net.plan.nodes if shaped.node.layer.is_loss)
     x = np.concatenate([batches.at(i)["data"] for i in range(batches.batches_per_epoch)]).reshape(-1)
     y = np.concatenate([batches.at(i)["target"] for i in range(batches.batches_per_epoch)]).reshape(-1)

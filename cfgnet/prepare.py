@@ -15,11 +15,14 @@ from cfgnet import yamlio
 from cfgnet.backend import Backend, get_backend
 from cfgnet.data import Batches, Records, Source
 from cfgnet.errors import DataError, Locate, Problem, SpecError
+from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import TensorType, build
 from cfgnet.layer import Layer, text
 from cfgnet.plan import Plan, make_plan
 from cfgnet.plan.shapes import chain, infer
 from cfgnet.rules import Phase, State
+from cfgnet.solver import Solver
+from cfgnet.solver.base import matches
 from cfgnet.spec import PHASES, Draft, Spec, parse
 
 
@@ -59,7 +62,9 @@ def prepare(
     """
     sources = {phase: source for phase in phases if (source := getattr(spec.data, phase))}
     backend = backend or spec.make_backend()
-    prepared, problems = _prepared(spec.layers, sources, spec.state, spec.seed, backend, spec.dtype, spec.place, reuse)
+    prepared, problems = _prepared(
+        spec.layers, sources, spec.state, spec.seed, backend, spec.dtype, spec.place, reuse, spec.solver
+    )
     if not sources:
         wanted = " or ".join(f"data.{phase}" for phase in phases)
         problems.append(
@@ -79,6 +84,7 @@ def _prepared(
     dtype: str,
     locate: Locate,
     reuse: bool = False,
+    solver: Solver | None = None,
 ) -> tuple[Prepared, list[Problem]]:
     """What can be prepared, and what is wrong; a source of None is one that could not be understood."""
     prepared, problems, in_layers = Prepared(), list[Problem](), dict[Phase, list[Problem]]()
@@ -95,11 +101,25 @@ def _prepared(
         if found:  # such a graph cannot be planned, but most of its shapes are known
             found += infer(graph, backend.k, locate)[3]
         else:
-            plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, reuse=reuse)
+            plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, reuse=reuse, solver=solver)
             if plan:
                 prepared.plans[phase] = plan
         in_layers[phase] = found
-    return prepared, problems + _merged(layers, in_layers) + _unequal(prepared)
+    return prepared, problems + _merged(layers, in_layers) + _unequal(prepared) + _unmatched(prepared, solver)
+
+
+def _unmatched(prepared: Prepared, solver: Solver | None) -> list[Problem]:
+    """The patterns of the solver that no parameter of the trained net matches."""
+    if not solver or "train" not in prepared.plans:
+        return []
+    keys = list(prepared.plans["train"].slots)
+    shorter = [name for key in keys for name in (f"*.{key.rpartition('.')[2]}", key.rpartition(".")[0])]
+    names = list(dict.fromkeys([*keys, *shorter]))
+    return [
+        Problem(f"no parameter matches {pattern!r}", did_you_mean(pattern, names, listed("there are", keys)), path)
+        for pattern, path in solver.patterns()
+        if not any(matches(pattern, key) for key in keys)
+    ]
 
 
 def _unequal(prepared: Prepared) -> list[Problem]:
@@ -150,7 +170,9 @@ def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, back
     """The plan of a phase for another batch size than the configured one, such as the rest of a test set."""
     tensors = prepared.batches[phase].tensors
     inputs = {name: TensorType((batch_size, *shape[1:]), kind) for name, (shape, kind) in tensors.items()}
-    return plan_layers(spec.layers, phase, inputs, backend, spec.dtype, spec.place, state=spec.state)
+    return plan_layers(
+        spec.layers, phase, inputs, backend, spec.dtype, spec.place, state=spec.state, solver=spec.solver
+    )
 
 
 def plan_layers(
@@ -162,11 +184,14 @@ def plan_layers(
     locate: Locate | None = None,
     wrt: Iterable[str] = (),
     state: State | None = None,
+    solver: Solver | None = None,
 ) -> Plan:
     """The plan of some layers over inputs of given types; SpecError with everything that is wrong."""
     locate = locate or Locate()
     graph, problems = build(layers, phase, inputs, locate, state)
-    plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, wrt=tuple(wrt)) if not problems else (None, [])
+    plan, found = None, list[Problem]()
+    if not problems:
+        plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, wrt=tuple(wrt), solver=solver)
     if plan is None:
         raise SpecError(problems + found).located(locate)
     return plan

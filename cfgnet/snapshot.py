@@ -32,6 +32,10 @@ class Snapshot:
         """The arrays under `name/`, without it."""
         return {key.removeprefix(name + "/"): a for key, a in self.arrays.items() if key.startswith(name + "/")}
 
+    def params(self, averaged: bool) -> dict[str, Any]:
+        """The parameters by key: those that were trained, or their averages, if it has any."""
+        return self.section("params") | (self.section("average") if averaged else {})
+
 
 def write(path: Path, snapshot: Snapshot) -> None:
     """Writes a snapshot so that `path` holds either the old file or the whole new one; DiskError if it cannot."""

@@ -282,6 +282,8 @@ _EXAMPLES = {
     "data.train": "as in train: {source: digits, batch_size: 64}",
     "data.test": "as in test: {source: digits, split: test, batch_size: 64}",
     "solver": "as in solver: {type: SGD, base_lr: 0.01}",
+    "solver.average": "as in average: {decay: 0.999}",
+    "solver.lr_policy.warmup": "as in warmup: {iterations: 500}",
     "train": "as in train: {max_iter: 1000}",
     "vars": "as in vars: {hidden: 100}",
     "param": "as in param: {weight: {lr_mult: 1}, bias: {lr_mult: 2}}",

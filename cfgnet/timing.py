@@ -122,8 +122,7 @@ class Steps:
     @property
     def planned_bytes(self) -> int:
         """What the plan, the solver's state and the kernels' temporary arrays take; known before the first step."""
-        state = sum(int(vector.nbytes) for vector in self.updater.state.values())
-        return self.net.plan.memory.total + state + self.net.backend.k.held_bytes
+        return self.net.plan.memory.total + self.updater.state_bytes + self.net.backend.k.held_bytes
 
     def feed(self) -> None:
         """Feeds the batch; before every pass, because tensors of the last one may lie where the inputs were."""

@@ -48,7 +48,7 @@ class Trained:
         slots = [slot for plan in prepared.plans.values() for slot in plan.slots.values()]
         params = Parameters(slots, chosen, spec.dtype, spec.seed)
         saved = snapshot.read(file)
-        params.load(saved.section("params"))
+        params.load(saved.params(averaged=spec.solver.average is not None))
         return cls(spec, file, int(saved.state["iteration"]), phase, prepared, chosen, params)
 
     @property

@@ -17,7 +17,7 @@ from cfgnet import rundir, snapshot
 from cfgnet.backend import Backend, tried, why_not
 from cfgnet.data import Prefetch
 from cfgnet.errors import CfgnetError, InterruptedRunError, NotFiniteError, Problem, SpecError
-from cfgnet.evaluate import Evaluator, best_metric
+from cfgnet.evaluate import Evaluator, best_metric, plateau_metric
 from cfgnet.interrupt import Interrupt
 from cfgnet.net import Net
 from cfgnet.params import Parameters
@@ -86,7 +86,7 @@ class Run:
     loss: float
     """The loss of the last iteration."""
     params: dict[str, Any]
-    """The last parameters, as numpy arrays by key."""
+    """The last parameters, as numpy arrays by key; where the solver averages the weights, the averages."""
 
 
 @dataclass
@@ -157,9 +157,12 @@ class Session:
     prepared: Prepared
     backend: Backend
     net: Net
+    updater: Updater
     evaluator: Evaluator | None
     best_metric: str | None
     """The test metric that decides which snapshot is the best; None where there is none."""
+    plateau_metric: str | None
+    """The test metric that the learning rate follows; None where it follows the iteration alone."""
     reporter: Reporter
 
 
@@ -169,9 +172,11 @@ def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Sessio
     reporter.note(f"backend: {backend.name} ({backend.device})")
     if backend.name == "numpy" and (backend_name or spec.backend) == "auto" and "native" in tried(spec.dtype):
         reporter.note(f"slower than it could be: the backend 'native' cannot be used: {why_not('native')}")
-    evaluator = Evaluator(spec, prepared, backend, net.params) if "test" in prepared.plans else None
-    metric = best_metric(spec, prepared.plans["test"]) if evaluator else None
-    return Session(spec, prepared, backend, net, evaluator, metric, reporter)
+    updater = Updater(spec.solver, net.params, length(spec, prepared.batches["train"].count))
+    test = prepared.plans.get("test")
+    evaluator = Evaluator(spec, prepared, backend, updater.evaluated) if test else None
+    metric = best_metric(spec, test) if test else None
+    return Session(spec, prepared, backend, net, updater, evaluator, metric, plateau_metric(spec, test), reporter)
 
 
 def trained_net(spec: Spec, backend: Backend, phases: Sequence[Phase] = PHASES) -> tuple[Prepared, Net]:
@@ -199,14 +204,15 @@ class Trainer:
         self.spec, self.net, self.reporter = session.spec, session.net, session.reporter
         self.batches = session.prepared.batches["train"]
         self.per_iteration = self.batches.batch_size * self.spec.solver.iter_size
-        self.max_iter = length(self.spec, self.batches.count)
-        self.updater = Updater(self.spec.solver, self.net.params, self.max_iter)
+        self.updater, self.max_iter = session.updater, session.updater.max_iter
         self.progress = Progress()
 
     def restore(self, saved: Snapshot) -> None:
         """Goes back to where a snapshot was taken."""
         self.net.params.load(saved.section("params"))
         self.updater.load(saved.section("solver"))
+        if self.updater.average:
+            self.updater.average.load(saved.params(averaged=True))
         self.progress = Progress(**saved.state)
         self.directory.cut_log(self.progress.iteration, self.progress.tested_at == self.progress.iteration)
         self.reporter.note(f"resumed {self.directory.path} at iteration {self.progress.iteration}")
@@ -235,7 +241,7 @@ class Trainer:
                     clock.leave_out(self.save)
             self.test()
             self.save()
-        return Run(self.directory.path, p.iteration, p.metrics, p.loss, self.net.params.to_host())
+        return Run(self.directory.path, p.iteration, p.metrics, p.loss, self.updater.evaluated.to_host())
 
     def iterate(self, prefetch: Prefetch) -> float:
         """One iteration: gradients of `iter_size` batches, then one update. Returns the learning rate."""
@@ -302,6 +308,8 @@ class Trainer:
         found = evaluator.run()
         p.metrics, p.tested_at = found.metrics, p.iteration
         best = self._judge(p.metrics)
+        if metric := self.session.plateau_metric:
+            self.updater.tested(p.metrics[metric] * (-1 if evaluator.better(metric) == "higher" else 1))
         self.reporter.tested(p.iteration, p.metrics, best)
         arrays = {name: array.tolist() for name, array in found.arrays.items()}
         entry = {"iteration": p.iteration, "test": p.metrics, "best": best}
@@ -331,7 +339,9 @@ class Trainer:
         """Writes a snapshot under this iteration, or as the best."""
         params = {f"params/{key}": array for key, array in self.net.params.to_host().items()}
         solver = {f"solver/{key}": array for key, array in self.updater.to_host().items()}
-        self.directory.save(Snapshot(params | solver, asdict(self.progress)), self.spec.train.keep, best)
+        average = self.updater.average.to_host() if self.updater.average else {}
+        averages = {f"average/{key}": average[key] for key in self.net.params.trained if key in average}
+        self.directory.save(Snapshot(params | solver | averages, asdict(self.progress)), self.spec.train.keep, best)
 
     def _how_to_go_on(self) -> str:
         path = self.directory.path

@@ -187,8 +187,8 @@ solver: {type: SGD, base_lr: 0.1}
             "--set:1:16  expected a number >= 0, got -1",
         ),
         (
-            "solver=Adam",
-            "--set:1:8  unknown solver 'Adam'\n  known: SGD",
+            "solver=NAdm",
+            "--set:1:8  unknown solver 'NAdm'\n  did you mean 'NAdam'?",
         ),
         (
             "seed",

@@ -50,7 +50,14 @@ layers:
   - {type: InnerProduct, name: score, inputs: ip, num_output: "${deep}", axis: 1}
   - {type: SoftmaxWithLoss, name: loss, inputs: [score, label], ignore_label: 2}
   - {type: Accuracy, name: accuracy, inputs: [score, label], phase: test}
-solver: {type: SGD, base_lr: 0.1, lr_policy: {type: step, gamma: 0.1, stepsize: 10}}
+solver:
+  type: AdamW
+  base_lr: 0.1
+  lr_policy: {type: step, gamma: 0.1, stepsize: 10, warmup: {fraction: 0.2, shape: constant}}
+  momentum: {type: one_cycle, start: 0.8, end: 0.95}
+  params: [{match: "*.bias", lr_mult: 2, decay_mult: 0}, {match: [ip, score.weight], decay_mult: 0.5}]
+  freeze: conv
+  average: {decay: 0.99}
 train: {max_iter: 10, early_stop: {patience: 2}, best: accuracy}
 seed: 1
 """.replace('"${deep}"', "3")

@@ -31,6 +31,7 @@ COMMANDS = {
     "check": "find every mistake in a configuration and its data, without training",
     "show": "print the layers of a net: shapes, parameters, FLOPs, memory",
     "plan": "print what is decided before the first step, why, and prove it",
+    "schedule": "draw the learning rate over the iterations, before training",
     "time": "time the training steps of a net, as a whole and by layers",
     "grad-check": "compare every gradient with a numerical one",
     "layers": "list the layer types, or explain one",

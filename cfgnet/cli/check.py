@@ -113,7 +113,7 @@ def examined(spec: Spec, prepared: Prepared) -> tuple[list[Problem], list[Proble
         else:
             hint = "add a loss layer such as {type: SoftmaxWithLoss}, and layers with parameters that are not frozen"
             errors.append(Problem("nothing to train: no trained parameter leads to a loss", hint, ("layers",)))
-    errors += _best(spec, prepared)
+    errors += [*_best(spec, prepared), *_plateau(spec, prepared)]
     warnings += _leak(prepared.records)
     return errors, warnings
 
@@ -225,6 +225,17 @@ def _best(spec: Spec, prepared: Prepared) -> list[Problem]:
         return [Problem(message, "add data.test, or leave best out", ("train", "best"))] if spec.train.best else []
     try:
         best_metric(spec, prepared.plans["test"])
+    except SpecError as error:
+        return error.problems
+    return []
+
+
+def _plateau(spec: Spec, prepared: Prepared) -> list[Problem]:
+    """A mistake if the learning rate is to follow a metric that no test computes."""
+    from cfgnet.evaluate import plateau_metric
+
+    try:
+        plateau_metric(spec, prepared.plans.get("test"))
     except SpecError as error:
         return error.problems
     return []

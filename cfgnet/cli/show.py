@@ -64,7 +64,7 @@ def command(
 
         print_json(_plan_values(plan)) if as_json else click.echo(plan_text(plan), nl=False)
     else:
-        memory = _memory(plan, len(spec.solver.state_names()) if plan.graph.phase == "train" else 0)
+        memory = _memory(plan, spec if plan.graph.phase == "train" else None)
         print_json(_values(plan, memory)) if as_json else click.echo(_layers_text(spec, plan, memory))
 
 
@@ -80,14 +80,25 @@ def _plan(spec: Spec, phase: Phase, backend: str | None) -> Plan:
     return prepare(spec, get_backend(name), [phase], reuse=True).plans[phase]
 
 
-def _memory(plan: Plan, state_vectors: int = 0) -> dict[str, int]:
-    """Bytes by purpose, with the vectors that a solver keeps in training, and their total."""
+def _memory(plan: Plan, trained: Spec | None = None) -> dict[str, int]:
+    """Bytes by purpose, with what the solver keeps where the net is `trained`, and their total."""
     from dataclasses import asdict
 
     memory = {name: count for name, count in asdict(plan.memory).items() if name != "apart"}
-    if state_vectors:
-        memory["solver_state"] = state_vectors * plan.memory.param_gradients
+    if trained and (state := _solver_state(trained, plan)):
+        memory["solver_state"] = state
     return memory | {"total": sum(memory.values())}
+
+
+def _solver_state(spec: Spec, plan: Plan) -> int:
+    """The bytes that a solver keeps of all parameters, with their averages."""
+    from cfgnet.layer import size
+    from cfgnet.plan.memory import ITEMSIZE
+
+    shapes = [slot.shape for slot in plan.slots.values() if slot.trainable]
+    kept = sum(size(part) for shape in shapes for part in spec.solver.state(shape).values())
+    averages = sum(map(size, shapes)) if spec.solver.average else 0
+    return (kept + averages) * ITEMSIZE[spec.dtype]
 
 
 # The table of layers.

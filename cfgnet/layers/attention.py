@@ -189,7 +189,10 @@ def _rows(array):
 
 
 class Sinusoid(Filler):
-    """Element i of n in row t is sin(t / base^(i / n)), or for an odd i cos(t / base^((i - 1) / n))."""
+    """Waves: element i of n in row t is sin(t / base^(i / n)), or for an odd i cos(t / base^((i - 1) / n)).
+
+    t counts along the first axis and i along the last; between them all is the same.
+    """
 
     base: float = Field(default=10000.0, gt=1)
     """The longest wave is 2 pi times this long."""
@@ -197,9 +200,10 @@ class Sinusoid(Filler):
     def fill(self, rng, shape):
         import numpy as np
 
-        step, place = np.arange(shape[0])[:, None], np.arange(shape[-1])
+        place = np.arange(shape[-1])
+        step = np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
         angle = step / self.base ** ((place - place % 2) / shape[-1])
-        return np.where(place % 2, np.cos(angle), np.sin(angle)).reshape(shape)
+        return np.broadcast_to(np.where(place % 2, np.cos(angle), np.sin(angle)), shape).copy()
 
 
 class PositionalEncoding(Layer):

@@ -13,6 +13,7 @@ from cfgnet.plan.memory import ITEMSIZE, Lives, count, placed
 from cfgnet.plan.model import Backward, Decision, Flow, Memory, Place, Plan, Shaped, Slot
 from cfgnet.plan.shapes import infer
 from cfgnet.plan.verify import verify
+from cfgnet.solver import Solver
 
 __all__ = ["Backward", "Decision", "Flow", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
 
@@ -25,12 +26,14 @@ def make_plan(
     locate: Locate | None = None,
     wrt: Collection[str] = (),
     reuse: bool = False,
+    solver: Solver | None = None,
 ) -> tuple[Plan | None, list[Problem]]:
     """The plan of a graph, or None with what is wrong; `wrt` names inputs that get a gradient too.
 
-    With `reuse` arrays share memory, and only results, losses and what a test counts can be read after a step.
+    With `reuse` arrays share memory, and only results, losses and what a test counts can be read after a step. `solver`
+    says by patterns how parameters are treated.
     """
-    nodes, tensors, slots, problems = infer(graph, backend.k, locate or Locate())
+    nodes, tensors, slots, problems = infer(graph, backend.k, locate or Locate(), solver)
     if problems or len(nodes) < len(graph.nodes):
         return None, problems
     seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt)

@@ -12,6 +12,7 @@ from cfgnet.graph import Graph, Node, TensorType, flat
 from cfgnet.layer import Kind, Layer, Param, Port, answer, asks, size, text
 from cfgnet.plan import repair
 from cfgnet.plan.model import Shaped, Slot
+from cfgnet.solver import Solver, Treatment
 
 MAX_ELEMENTS = 1 << 48
 MAX_CHAINS = 3
@@ -19,10 +20,13 @@ MAX_CHAINS = 3
 
 
 def infer(
-    graph: Graph, k: Any, locate: Locate
+    graph: Graph, k: Any, locate: Locate, solver: Solver | None = None
 ) -> tuple[list[Shaped], dict[str, TensorType], dict[str, Slot], list[Problem]]:
-    """Shapes, tensors, parameters and problems of a graph; a node behind a mistake is left out in silence."""
-    inference = _Inference(graph, k, locate)
+    """Shapes, tensors, parameters and problems of a graph; a node behind a mistake is left out in silence.
+
+    `solver` says by patterns how parameters are treated.
+    """
+    inference = _Inference(graph, k, locate, solver)
     shaped = [result for node in graph.nodes if (result := inference.node(node))]
     problems = [_advised(problem, inference, try_out(k)) for problem in inference.problems]
     return shaped, inference.tensors, inference.slots, problems
@@ -48,8 +52,8 @@ def try_out(k: Any) -> repair.Attempt:
 
 
 class _Inference:
-    def __init__(self, graph: Graph, k: Any, locate: Locate):
-        self.graph, self.k, self.locate = graph, k, locate
+    def __init__(self, graph: Graph, k: Any, locate: Locate, solver: Solver | None = None):
+        self.graph, self.k, self.locate, self.solver = graph, k, locate, solver
         self.tensors: dict[str, TensorType] = dict(graph.inputs)
         self.settled = set(graph.inputs)
         """The tensors whose type is known from the data or a layer."""
@@ -191,14 +195,22 @@ class _Inference:
                 path = ("layers", node.index, "param", name)
                 self.problems.append(Problem(f"{layer.name} has no parameter {name!r}", hint, path, on_key=True))
         for param in declared:
+            try:
+                param.filler.check(param.shape)
+            except ShapeError as error:
+                raise ShapeError(f"{param.name} is {text(param.shape)}, and {error}", error.hint) from None
             found[param.name] = self.slot(node, param)
         return found
 
     def slot(self, node: Node, param: Param) -> str:
         spec = node.layer.param.get(param.name)
         key = f"{node.name}.{param.name}"
-        lr_mult, decay_mult = (spec.lr_mult, spec.decay_mult) if spec else (1.0, 1.0)
-        trainable = param.trainable and lr_mult > 0 and not node.layer.frozen
+        by_pattern = self.solver.treatment(key) if self.solver else Treatment()
+        lr_mult, decay_mult = (
+            getattr(spec if spec and name in spec.model_fields_set else by_pattern, name)
+            for name in ("lr_mult", "decay_mult")
+        )
+        trainable = param.trainable and lr_mult > 0 and not (node.layer.frozen or by_pattern.frozen)
         slot = Slot(key, param.shape, param.filler, lr_mult, decay_mult, trainable, param.turned)
         if not spec or spec.share is None:
             self.slots[key] = slot

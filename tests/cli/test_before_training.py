@@ -14,6 +14,7 @@ import cfgnet
 from cfgnet.errors import CfgnetError, SpecError
 from cfgnet.layer import Layer, size
 from cfgnet.prepare import prepare
+from cfgnet.update import Updater
 
 from .conftest import DIGITS
 
@@ -116,6 +117,22 @@ def test_show_says_what_the_net_is(shell):
     text = shell("show", "net.yaml").out
     assert all(name in text for name in by_name) and f"{found['params']:,}" in text
     assert "accuracy" not in text and "accuracy" in shell("show", "net.yaml", "--phase", "test").out
+
+
+@pytest.mark.parametrize(
+    ("solver", "kept"),
+    [
+        ("{type: Adam}", 2 * (24 * 65 + 10 * 25)),
+        ("{type: SGD, average: {decay: 0.9}}", 2 * (24 * 65 + 10 * 25)),
+        ("{type: AMSGrad, freeze: hidden}", 3 * 10 * 25),
+        ("{type: Adafactor}", 24 + 64 + 24 + 10 + 24 + 10),  # of each weight a row and a column
+    ],
+)
+def test_show_says_what_the_solver_keeps(solver, kept, shell):
+    memory = shell("show", "net.yaml", "--json", *sets(f"solver={solver}")).json["memory"]
+    spec = cfgnet.load("net.yaml", [f"solver={solver}"])
+    updater = Updater(spec.solver, cfgnet.Net(spec).params, 1)
+    assert memory["solver_state"] == updater.state_bytes == 4 * kept
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from .bench import Check, Tally, find
@@ -29,8 +30,9 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     # Without this folder on the command line its options come too late to be known, and the default stands.
     folder = metafunc.config.getoption("oracle_dir", DEFAULT)
-    if not any((folder / kind).is_dir() for kind in (*KINDS.values(), "lr_policies", "rules")):
-        raise pytest.UsageError(f"--oracle-dir {folder}: it has none of layers/, solvers/, lr_policies/, nets/, rules/")
+    if not any((folder / kind).is_dir() for kind in (*KINDS.values(), "lr_policies", "rules", "fillers")):
+        kinds = "layers/, solvers/, lr_policies/, nets/, rules/, fillers/"
+        raise pytest.UsageError(f"--oracle-dir {folder}: it has none of {kinds}")
     for fixture, kind in KINDS.items():
         if fixture in metafunc.fixturenames:
             cases = find(folder / kind)
@@ -41,6 +43,13 @@ def pytest_generate_tests(metafunc):
     if "rule_case" in metafunc.fixturenames:
         found = states(folder)
         metafunc.parametrize("rule_case", found.values(), ids=list(found))
+    if "filler_case" in metafunc.fixturenames:
+        found = fillers(folder)
+        metafunc.parametrize("filler_case", list(found.values()), ids=list(found))
+    if "bilinear" in metafunc.fixturenames:
+        file = folder / "fillers" / "bilinear.npz"
+        found = dict(np.load(file)) if file.exists() else {}
+        metafunc.parametrize("bilinear", list(found.values()), ids=list(found))
     if "data_case" in metafunc.fixturenames:
         found = transforms(folder)
         metafunc.parametrize("data_case", list(found.items()), ids=list(found))
@@ -50,6 +59,12 @@ def transforms(folder):
     """What was done to the images of the database, by the name of the case."""
     file = folder / "data" / "case.json"
     return json.loads(file.read_text(encoding="utf-8"))["cases"] if file.exists() else {}
+
+
+def fillers(folder):
+    """What the numbers of a filler were like, by the name of the case."""
+    file = folder / "fillers" / "stats.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def states(folder):

@@ -62,5 +62,5 @@ def test_lr_policy(policy, check):
     with np.load(folder / "lr_policies" / "data.npz") as file:
         reference = file[name].astype(np.float64)
     limit = message.get("max_iter", [len(reference)])[0]
-    ours = np.array([solver.lr_policy.rate(solver.base_lr, i, limit) for i in range(len(reference))])
+    ours = np.array([solver.lr_policy.value(solver.base_lr, i, limit) for i in range(len(reference))])
     check(name, ours / reference, np.ones_like(reference), rate_bound)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import cfgnet.layers  # noqa: F401  # fills the registry
+from cfgnet.init import Filler
 from cfgnet.layer import Kind, Layer
 from cfgnet.layers.lstm import LSTM
 from cfgnet.layers.rnn import RNN
@@ -26,8 +27,20 @@ STATISTICS = {"BatchNorm": ("mean", "variance", "factor")}
 """Caffe lets `param` speak of these, although it never trains them."""
 STATES = ("h0", "c0")
 """The inputs of recurrent layers that are states."""
-LIFE = {"net", "max_iter", "random_seed", "solver_mode", "snapshot_after_train", "display"}
+LIFE = {
+    *("net", "train_net", "test_net", "test_iter", "test_interval", "test_compute_loss", "test_initialization"),
+    *("max_iter", "display", "average_loss", "debug_info", "random_seed", "solver_mode", "device_id", "weights"),
+    *("snapshot", "snapshot_prefix", "snapshot_diff", "snapshot_format", "snapshot_after_train", "layer_wise_reduce"),
+}
 """Solver fields that do not touch the arithmetic of one update."""
+DEFAULTS = {
+    "Nesterov": {"momentum": 0.0},
+    "AdaDelta": {"momentum": 0.0, "delta": 1e-8},
+    "Adam": {"momentum": 0.0},
+}
+"""Caffe's defaults, where cfgnet has others."""
+UNUSED = {"momentum", "momentum2", "delta", "rms_decay", "gamma", "power", "stepsize", "stepvalue"}
+"""Solver fields that Caffe leaves unread where a solver or policy has no use for them."""
 PER_BOTTOM = {"Convolution", "Deconvolution"}
 """Layers that Caffe lets work on several bottoms, one top each, with one set of parameters."""
 
@@ -230,7 +243,17 @@ def solver(message):
     if policy is None:
         raise UnsupportedError(f"cfgnet has no lr_policy {given['lr_policy']}")
     own = {key: value for key, value in given.items() if key in policy.model_fields}
-    rest = {key: value for key, value in given.items() if key not in (*policy.model_fields, *LIFE)}
+    rest = DEFAULTS.get(kind.type_name, {}) | {key: value for key, value in given.items() if key not in (*own, *LIFE)}
+    rest = {key: value for key, value in rest.items() if key in kind.model_fields or key not in UNUSED}
     if rest.get("clip_gradients", 0) < 0:
         del rest["clip_gradients"]
     return Solver.model_validate(rest | {"type": kind.type_name, "lr_policy": {"type": policy.type_name, **own}})
+
+
+def filler(message):
+    """The filler of a message; UnsupportedError if its type is missing."""
+    given = {key: plain(value) for key, value in message.items()}
+    kind = Filler.find(given.pop("type", "constant"))
+    if kind is None:
+        raise UnsupportedError(f"cfgnet has no filler {plain(message['type'])}")
+    return kind.model_validate({key: value for key, value in given.items() if key in kind.model_fields})

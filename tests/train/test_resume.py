@@ -15,6 +15,7 @@ from cfgnet.errors import CfgnetError, InterruptedRunError
 from cfgnet.interrupt import Interrupt
 from cfgnet.rundir import BEST, newest
 from cfgnet.snapshot import read
+from cfgnet.solver import Solver
 from cfgnet.trainer import resume
 
 from .rig import RICH, Watcher, log, run, signals, snapshots
@@ -62,6 +63,15 @@ def test_a_training_that_is_interrupted_again_and_again_goes_on_to_the_same_bits
     for at in range(2, LAST + 1):
         with pytest.raises(InterruptedRunError):
             resume(tmp_path / "rich", reporter=signals(signal.SIGINT, at))
+    assert_same(resume(tmp_path / "rich"), whole)
+
+
+@pytest.mark.parametrize("solver", sorted(Solver.members()))
+def test_every_solver_goes_on_to_the_same_bits(solver, tmp_path):
+    sets = [f"solver={{type: {solver}, weight_decay: 0.01, clip_gradients: 1, average: {{decay: 0.8}}, iter_size: 2}}"]
+    whole = run(tmp_path / "whole", *sets, text=RICH)
+    with pytest.raises(InterruptedRunError):
+        run(tmp_path, *sets, text=RICH, reporter=signals(signal.SIGINT, 7))
     assert_same(resume(tmp_path / "rich"), whole)
 
 

@@ -173,6 +173,23 @@ def test_which_snapshots_stay(sets, kept, tmp_path):
         np.testing.assert_array_equal(array, done.params[key])
 
 
+def test_tests_use_the_averaged_weights_and_snapshots_hold_both(tmp_path):
+    plain, done = (run(tmp_path, *sets, text=RICH) for sets in ((), ("solver.average={decay: 0.9}",)))
+    saved = read(newest(done.path))
+    raw, averages = saved.section("params"), saved.section("average")
+    assert averages.keys() == raw.keys() - {"norm.mean", "norm.variance", "norm.factor"}
+    for key, value in raw.items():  # the average changes nothing of how the net is trained
+        np.testing.assert_array_equal(value, plain.params[key])
+        np.testing.assert_array_equal(done.params[key], averages.get(key, value))
+        assert (key not in averages) == np.array_equal(done.params[key], value)
+
+    def metrics(*sets):
+        trained = Trained.load(done.path, newest(done.path), sets)
+        return trained.evaluate().metrics
+
+    assert metrics() == done.metrics != metrics("solver.average=null") == plain.metrics
+
+
 def test_a_run_directory_is_never_written_over(tmp_path):
     names = [run(tmp_path / "deep" / "runs", "train.max_iter=1").path.name for _ in range(3)]
     assert names == ["small", "small-2", "small-3"]
