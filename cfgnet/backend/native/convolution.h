@@ -305,9 +305,12 @@ static Demand gather_demand(const void *args) {
 
 static void gather_run(const void *args, int64_t part, float *work) {
     const gather_args *g = args;
-    for (int64_t i = part * GATHERED; i < smaller(g->size, (part + 1) * GATHERED); i++) {
-        float sum = g->totals[i];
-        for (int64_t n = 1; n < g->count; n++) sum += g->totals[n * g->size + i];
-        g->out[i] = g->add ? g->out[i] + sum : sum;
+    const int64_t stop = smaller(g->size, (part + 1) * GATHERED);
+    for (int64_t i = part * GATHERED; i < stop; i += LANES) {
+        const int64_t some = smaller(LANES, stop - i);
+        vec sum = load_some(g->totals + i, some);
+        for (int64_t n = 1; n < g->count; n++) sum += load_some(g->totals + n * g->size + i, some);
+        if (g->add) sum += load_some(g->out + i, some);
+        store_some(g->out + i, sum, some);
     }
 }

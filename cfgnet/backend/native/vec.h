@@ -10,11 +10,8 @@ typedef int32_t ivec VEC;
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
 
-INLINE vec splat(float x) {
-    vec v;
-    UNROLL for (int i = 0; i < LANES; i++) v[i] = x;
-    return v;
-}
+/* The same number in all lanes; a difference of a number and a vector is what compilers know to do in one instruction. */
+INLINE vec splat(float x) { return x - (vec){0}; }
 
 /* The first `n` lanes of memory, 0 < n <= LANES; the others are zero. */
 INLINE vec load_some(const float *p, int64_t n) {
@@ -39,6 +36,20 @@ INLINE void store_some(float *p, vec v, int64_t n) {
     for (int64_t i = 0; i < n; i++) p[i] = v[i];
 #endif
 }
+
+/* Runs a statement for each vector of `size` elements: those from i on, LANES of them or, in the end, only `some`. */
+#define EACH_VECTOR(size, ...)                                                                                 \
+    {                                                                                                          \
+        int64_t i = 0;                                                                                         \
+        for (; i + LANES <= (size); i += LANES) {                                                              \
+            const int64_t some = LANES;                                                                        \
+            __VA_ARGS__                                                                                        \
+        }                                                                                                      \
+        if (i < (size)) {                                                                                      \
+            const int64_t some = (size)-i;                                                                     \
+            __VA_ARGS__                                                                                        \
+        }                                                                                                      \
+    }
 
 INLINE vec choose(ivec condition, vec yes, vec no) {
     return (vec)(((ivec)yes & condition) | ((ivec)no & ~condition));
