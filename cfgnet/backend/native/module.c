@@ -150,18 +150,23 @@ static PyObject *call_run(CallObject *call, PyObject *args, PyObject *named) {
     Py_RETURN_NONE;
 }
 
-static PyObject *call_parts(CallObject *call, void *unused) {
-    return PyLong_FromLongLong(call->count ? call->steps[call->count - 1].parts : 0);
+/* The last step that covers its result, behind which others may complete sums; NULL where a map cannot go on with it. */
+static Step *covering_step(const CallObject *call) {
+    int64_t at = call->count - 1;
+    while (at >= 0 && !call->steps[at].kernel->covers) at--;
+    return at >= 0 && !call->steps[at].next ? &call->steps[at] : NULL;
 }
 
-static PyObject *call_covers(CallObject *call, void *unused) {
-    const Step *last = call->count ? &call->steps[call->count - 1] : NULL;
-    return PyBool_FromLong(last && last->kernel->covers && !last->next);
+static PyObject *call_parts(CallObject *call, void *unused) {
+    const Step *step = covering_step(call);
+    return PyLong_FromLongLong(step ? step->parts : 0);
 }
+
+static PyObject *call_covers(CallObject *call, void *unused) { return PyBool_FromLong(covering_step(call) != NULL); }
 
 static PyGetSetDef CALL_PROPERTIES[] = {
-    {"parts", (getter)call_parts, NULL, "Into how many parts the last step is cut.", NULL},
-    {"covers", (getter)call_covers, NULL, "Whether a map can go on with each part of the last step.", NULL},
+    {"covers", (getter)call_covers, NULL, "Whether there is a step with whose parts a map can go on.", NULL},
+    {"parts", (getter)call_parts, NULL, "Into how many parts that step is cut.", NULL},
     {0},
 };
 
@@ -255,15 +260,16 @@ static PyObject *pool_program(PoolObject *pool, PyObject *given) {
 static PyObject *pool_followed(PoolObject *pool, PyObject *args) {
     CallObject *first, *next;
     if (!PyArg_ParseTuple(args, "O!O!", &CallType, &first, &CallType, &next)) return NULL;
-    const Step *last = first->count ? &first->steps[first->count - 1] : NULL, *over = next->steps;
-    if (!last || !last->kernel->covers || last->next || next->count != 1 || !over->kernel->over)
+    const Step *over = next->steps;
+    if (!covering_step(first) || next->count != 1 || !over->kernel->over)
         return PyErr_Format(PyExc_ValueError, "the second call cannot go on with the parts of the first");
     PyObject *both = Py_BuildValue("(OO)", first, next);
     CallObject *call = both ? call_new(pool, first->count) : NULL;
     if (call) {
         memcpy(call->steps, first->steps, (size_t)first->count * sizeof *first->steps);
-        call->steps[first->count - 1].next = over->kernel;
-        call->steps[first->count - 1].next_args = over->args;
+        Step *step = covering_step(call);
+        step->next = over->kernel;
+        step->next_args = over->args;
         if (PyList_Append(call->kept, both)) Py_CLEAR(call);
     }
     Py_XDECREF(both);
@@ -285,7 +291,7 @@ static PyMethodDef POOL_METHODS[] = {
     {"call", (PyCFunction)(void (*)(void))pool_call, METH_VARARGS | METH_KEYWORDS,
      "call(kernel, **arguments): the kernel bound to its arguments."},
     {"followed", (PyCFunction)pool_followed, METH_VARARGS,
-     "followed(call, map): one call in which the map goes on with each part of the call's last step."},
+     "followed(call, map): one call in which the map goes on with each part of the step that covers its result."},
     {"program", (PyCFunction)pool_program, METH_O, "program(calls): one call that runs calls in turn."},
     {0},
 };
