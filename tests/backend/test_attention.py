@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfgnet.backend import get_backend, native, why_not
+from .tiers import TIERS
 
 
 def definition(query, key, value, causal, mask):
@@ -32,18 +32,6 @@ def slopes(query, key, value, prob, dy):
     dscores = prob * (dprob - (dprob * prob).sum(-1, keepdims=True)) * scale
     by_query, by_key = np.einsum("nhts,nshd->nthd", dscores, key), np.einsum("nhts,nthd->nshd", dscores, query)
     return by_query, by_key, np.einsum("nhts,nthd->nshd", prob, dy)
-
-
-def tiers():
-    yield "numpy", get_backend("numpy", 2).k
-    if not why_not("native"):
-        from cfgnet.backend.native import _native
-
-        for isa in _native.isas():
-            yield isa, native.make(2, isa=isa).k
-
-
-TIERS = dict(tiers())
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -16,13 +16,10 @@ if why_not("native"):  # an installation without a compiler is one that users ha
 
 from cfgnet.backend.native import _native
 
+from .tiers import close
+
 ISAS = _native.isas()
 REFERENCE = get_backend("numpy", 1).k
-
-
-def close(found, wanted, bound=2e-6):
-    """Whether the error is within a bound, relative to the norm of what is wanted."""
-    assert np.linalg.norm((found - wanted).ravel()) <= bound * max(np.linalg.norm(wanted.ravel()), 1e-3)
 
 
 def double(value):
