@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from pydantic import Field, PositiveInt
 
+from cfgnet.backend.kernels.normalization import Rows
 from cfgnet.errors import ShapeError
 from cfgnet.init import Constant, Filler
-from cfgnet.layer import Case, Layer, Param, canonical_axis, size, text
+from cfgnet.layer import Case, Layer, Param, Shape, canonical_axis, size, text
 
 
-class Normalized(Layer, abstract=True):
-    """A layer that brings rows of x to mean 0 and variance 1, and learns a weight and a bias for what comes out.
-
-    A member says which rows there are: `_rows(x)` gives x as an array whose rows are all that lies from an axis on, and
-    that axis. It says in `_learned(shape)` what shape the weight has, and which axes of x that spans.
-    """
+class RowNorm(Layer, abstract=True):
+    """Brings the mean of the squares of each row to 1, and multiplies by a learned weight."""
 
     eps: float = Field(default=1e-5, gt=0)
     """Added to the variance."""
@@ -24,99 +19,74 @@ class Normalized(Layer, abstract=True):
     """Whether what comes out is multiplied by a learned weight, and a learned bias added."""
     filler: Filler = Constant(value=1.0)
     """How the weight starts."""
-    bias_filler: Filler = Constant()
-    """How the bias starts."""
 
-    ports = "x -> y, normal?, inverse?"
-    centred: ClassVar[bool] = True
-    """Whether the mean is subtracted; only then there is a bias."""
-
-    def _rows(self, x: Any) -> tuple[Any, int]:
+    def rows(self, shape: Shape) -> Rows:
+        """How a tensor of some shape is cut into rows."""
         raise NotImplementedError  # every member overrides it
 
-    def _learned(self, shape: Any) -> tuple[int, ...]:
-        """The axes of x that the weight spans."""
+    def learned(self, shape: Shape) -> Shape:
+        """The shape of the weight: one number for each channel of all groups."""
         raise NotImplementedError  # every member overrides it
 
-    def _outputs(self, x, rows):
-        """All outputs, where there are so many rows."""
-        return {"y": x, "inverse": (rows,)} | ({"normal": x} if self.affine else {})
+    def shapes(self, x):
+        return {"y": x, "std": self.rows(x)[:2]}
 
     def params(self, x):
         if self.affine:
-            shape = tuple(x[axis] for axis in self._learned(x))
-            yield Param("weight", shape, self.filler)
-            if self.centred:
-                yield Param("bias", shape, self.bias_filler)
-
-    def scratch(self, x):
-        return {"slope": x} if self.affine else {}
+            yield Param("weight", self.learned(x), self.filler)
 
     def flops(self, x):
         return 7 * size(x)
 
-    def shape_only(self):
-        return frozenset({"y"} if self.affine else ())
 
-    def _spread(self, x, *learned):
-        """Learned values, shaped to meet x."""
-        axes = self._learned(x.shape)
-        shape = [n if axis in axes else 1 for axis, n in enumerate(x.shape)]
-        return [None if values is None else values.reshape(shape) for values in learned]
+class Centred(RowNorm, abstract=True):
+    """Brings the mean of each row to 0, too, and adds a learned bias."""
 
-    def forward(self, k, x, y, inverse, normal=None, weight=None, bias=None):
-        rows, axis = self._rows(x)
-        k.normalize(rows, self._rows(normal if self.affine else y)[0], inverse, axis, self.eps, centred=self.centred)
+    bias_filler: Filler = Constant()
+    """How the bias starts."""
+
+    ports = "x -> y, centre?, std?"
+
+    def shapes(self, x):
+        return super().shapes(x) | {"centre": self.rows(x)[:2]}
+
+    def params(self, x):
+        yield from super().params(x)
         if self.affine:
-            w, b = self._spread(x, weight, bias)
-            if b is None:
-                k.map("normal * w", y, normal=normal, w=w)
-            else:
-                k.map("normal * w + b", y, normal=normal, w=w, b=b)
+            yield Param("bias", self.learned(x), self.bias_filler)
 
-    def backward(self, k, y, inverse, dy, normal=None, weight=None, slope=None, dx=None, dweight=None, dbias=None):
-        others = [axis for axis in range(dy.ndim) if axis not in self._learned(dy.shape)]
-        if dbias is not None:
-            k.sum("dy", dbias, others, add=True, dy=dy)
-        if dweight is not None:
-            k.sum("dy * normal", dweight, others, add=True, dy=dy, normal=normal)
-        if dx is None:
-            return
-        if self.affine:
-            (w,) = self._spread(dy, weight)
-            k.map("dy * w", slope, dy=dy, w=w)
-        upper, axis = self._rows(slope if self.affine else dy)
-        result = self._rows(normal if self.affine else y)[0]
-        k.normalize_dx(upper, result, inverse, self._rows(dx)[0], axis, centred=self.centred)
+    def forward(self, k, x, y, centre, std, weight=None, bias=None):
+        k.normalize(x, y, self.rows(x.shape), centre, std, weight, bias, self.eps)
+
+    def backward(self, k, x, centre, std, dy, dx=None, weight=None, dweight=None, dbias=None):
+        k.normalize_dx(x, dx, self.rows(x.shape), centre, std, dy, weight, dweight, dbias)
 
 
-class _OverLastAxes(Normalized, abstract=True):
-    """Rows are what lies from `axis` on, and so does the weight."""
+class OverLastAxes(RowNorm, abstract=True):
+    """A row is all that lies from `axis` on, and each of its elements has a weight of its own."""
 
     axis: int = -1
     """First of the axes that are normalised over, and that the weight spans; negative ones count from the end."""
 
-    def shapes(self, x):
-        axis = canonical_axis(self.axis, len(x))
+    def rows(self, shape):
+        axis = canonical_axis(self.axis, len(shape))
         if not axis:
             raise ShapeError("axis 0 leaves no samples; expected an axis behind the first")
-        return self._outputs(x, size(x[:axis]))
+        return size(shape[:axis]), 1, size(shape[axis:]), 1
 
-    def _rows(self, x):
-        return x, canonical_axis(self.axis, x.ndim)
-
-    def _learned(self, shape):
-        return tuple(range(canonical_axis(self.axis, len(shape)), len(shape)))
+    def learned(self, shape):
+        return shape[canonical_axis(self.axis, len(shape)) :]
 
 
-class LayerNorm(_OverLastAxes):
+class LayerNorm(OverLastAxes, Centred):
     """Layer normalisation: y = (x - mean) / sqrt(var + eps) * weight + bias, over all axes from `axis` on.
 
     Mean and variance are those of each sample or step by itself, in training and test alike. Ba et al. 2016.
     """
 
+    aliases = ("LayerNormalization",)
     cases = [
-        Case(x=[[1.0, 3.0], [6.0, 2.0]], eps=1e-20, affine=False, expect={"y": [[-1.0, 1.0], [1.0, -1.0]]}),
+        Case(x=(3, 4)),
         Case(
             x=[[[1.0, 3.0], [10.0, 4.0]]],
             eps=1e-20,
@@ -124,50 +94,49 @@ class LayerNorm(_OverLastAxes):
             bias=[0.5, 0.0],
             expect={"y": [[[-1.5, 3.0], [2.5, -3.0]]]},
         ),
-        Case(x=(3, 4)),
+        Case(x=[[1.0, 3.0], [6.0, 2.0]], eps=1e-20, affine=False, expect={"y": [[-1.0, 1.0], [1.0, -1.0]]}),
         Case(x=(2, 3, 5), weight=(5,), bias=(5,)),
         Case(x=(2, 3, 4), axis=1, eps=0.1, weight=(3, 4)),
         Case(x=(2, 3, 4), affine=False),
+        Case(x=[[7.0, 7.0, 7.0]], weight=(3,), bias=[1.0, 2.0, 3.0], expect={"y": [[1.0, 2.0, 3.0]]}),
     ]
 
 
-class RMSNorm(_OverLastAxes):
+class RMSNorm(OverLastAxes):
     """Root mean square normalisation: y = x / sqrt(mean(x^2) + eps) * weight, over all axes from `axis` on.
 
     Zhang and Sennrich 2019.
     """
 
-    centred = False
+    affine: bool = True
+    """Whether what comes out is multiplied by a learned weight."""
+
+    ports = "x -> y, std?"
+    aliases = ("RMSNormalization",)
     cases = [
-        Case(x=[[1.0, 7.0]], eps=1e-20, weight=[1.0, 2.0], expect={"y": [[0.2, 2.8]]}),
         Case(x=(3, 4)),
+        Case(x=[[1.0, 7.0]], eps=1e-20, weight=[1.0, 2.0], expect={"y": [[0.2, 2.8]]}),
         Case(x=(2, 3, 5), weight=(5,)),
         Case(x=(2, 3, 4), axis=1, eps=0.1, affine=False),
     ]
 
+    def forward(self, k, x, y, std, weight=None):
+        k.normalize(x, y, self.rows(x.shape), None, std, weight, None, self.eps)
 
-class _OverChannels(Normalized, abstract=True):
-    """Rows are groups of channels with all that lies behind them; the weight is one per channel."""
-
-    def _groups(self, channels: int) -> int:
-        raise NotImplementedError  # every member overrides it
-
-    def shapes(self, x):
-        if len(x) < 2:
-            raise ShapeError(f"expected samples x channels ..., got {text(x)}")
-        groups = self._groups(x[1])
-        if x[1] % groups:
-            raise ShapeError(f"num_groups {groups} does not divide the {x[1]} channels")
-        return self._outputs(x, x[0] * groups)
-
-    def _rows(self, x):
-        return x.reshape(x.shape[0] * self._groups(x.shape[1]), -1), 1
-
-    def _learned(self, shape):
-        return (1,)
+    def backward(self, k, x, std, dy, dx=None, weight=None, dweight=None):
+        k.normalize_dx(x, dx, self.rows(x.shape), None, std, dy, weight, dweight)
 
 
-class GroupNorm(_OverChannels):
+class OverChannels(Centred, abstract=True):
+    """A row is a group of channels with all that lies behind them; the weight is one number per channel."""
+
+    layout = "any"
+
+    def learned(self, shape):
+        return (shape[1],)
+
+
+class GroupNorm(OverChannels):
     """Group normalisation: y = (x - mean) / sqrt(var + eps) * weight + bias, over groups of channels of each sample.
 
     weight and bias are one per channel (axis 1). It does not depend on the size of the batch. Wu and He 2018.
@@ -176,7 +145,9 @@ class GroupNorm(_OverChannels):
     num_groups: PositiveInt
     """Into how many groups the channels are cut."""
 
+    aliases = ("GroupNormalization",)
     cases = [
+        Case(x=(2, 6, 3, 2), num_groups=3, weight=(6,)),
         Case(
             x=[[[1.0], [3.0], [2.0], [6.0]]],
             num_groups=2,
@@ -185,16 +156,15 @@ class GroupNorm(_OverChannels):
             bias=[0.0, 0.0, 0.0, 1.0],
             expect={"y": [[[-1.0], [1.0], [-2.0], [3.0]]]},
         ),
-        Case(x=(2, 6, 3, 2), num_groups=3, weight=(6,)),
         Case(x=(2, 4, 3), num_groups=1, affine=False),
         Case(x=(3, 4), num_groups=2, eps=0.1),
     ]
 
-    def _groups(self, channels):
-        return self.num_groups
+    def rows(self, shape):
+        return by_groups(shape, self.num_groups)
 
 
-class InstanceNorm(_OverChannels):
+class InstanceNorm(OverChannels):
     """Instance normalisation: y = (x - mean) / sqrt(var + eps), over each plane of each sample by itself.
 
     With affine, times a weight plus a bias per channel (axis 1). Ulyanov et al. 2016.
@@ -203,14 +173,15 @@ class InstanceNorm(_OverChannels):
     affine: bool = False
     """Whether what comes out is multiplied by a learned weight, and a learned bias added."""
 
+    aliases = ("InstanceNormalization",)
     cases = [
+        Case(x=(2, 3, 4)),
         Case(x=[[[1.0, 3.0], [2.0, 6.0]]], eps=1e-20, expect={"y": [[[-1.0, 1.0], [-1.0, 1.0]]]}),
         Case(x=(2, 3, 2, 3), affine=True, weight=(3,)),
-        Case(x=(2, 3, 4)),
     ]
 
-    def _groups(self, channels):
-        return channels
+    def rows(self, shape):
+        return by_groups(shape)
 
 
 class MVN(Layer):
@@ -227,59 +198,43 @@ class MVN(Layer):
     eps: float = Field(default=1e-9, gt=0)
     """Added to the standard deviation."""
 
-    ports = "x -> y, std?"
+    ports = "x -> y, centre?, std?"
+    layout = "any"
+    aliases = ("MeanVarianceNormalization",)
     cases = [
+        Case(x=(2, 3, 2, 3)),
         Case(x=[[[[1.0, 3.0]], [[2.0, 6.0]]]], eps=1e-20, expect={"y": [[[[-1.0, 1.0]], [[-1.0, 1.0]]]]}),
         Case(x=[[[[1.0, 3.0]]]], eps=1.0, expect={"y": [[[[-0.5, 0.5]]]]}),
         Case(x=[[[[1.0, 3.0]]]], normalize_variance=False, expect={"y": [[[[-1.0, 1.0]]]]}),
-        Case(x=(2, 3, 2, 3)),
+        Case(x=[[[[0.1, 0.1, 0.1]]]], eps=0.5, expect={"y": [[[[0.0, 0.0, 0.0]]]]}),
         Case(x=(2, 3, 2, 3), across_channels=True, eps=0.5),
         Case(x=(2, 3, 2, 2), normalize_variance=False, across_channels=True),
     ]
 
+    def _rows(self, shape):
+        return by_groups(shape, 1 if self.across_channels else None)
+
     def shapes(self, x):
         if len(x) < 3:
             raise ShapeError(f"expected samples x channels x spatial axes, got {text(x)}")
-        return {"y": x, "std": self._kept(x)} if self.normalize_variance else {"y": x}
-
-    def _axes(self, x):
-        """The axes that are normalised over."""
-        return range(1 if self.across_channels else 2, len(x))
-
-    def _kept(self, x):
-        """One value for all that is normalised over."""
-        return tuple(1 if axis in self._axes(x) else n for axis, n in enumerate(x))
-
-    def scratch(self, x):
-        return {"mean": self._kept(x), "along": self._kept(x)}
+        kept = self._rows(x)[:2]
+        return {"y": x, "centre": kept} | ({"std": kept} if self.normalize_variance else {})
 
     def flops(self, x):
         return 7 * size(x)
 
-    def forward(self, k, x, y, mean, std=None):
-        axes, count = self._axes(x.shape), x.size // max(1, mean.size)
-        k.sum("x", _without(mean, axes), axes, x=x)
-        k.map("mean / count", mean, mean=mean, count=count)
-        k.map("x - mean", y, x=x, mean=mean)
-        if self.normalize_variance:
-            k.sum("y * y", _without(std, axes), axes, y=y)
-            k.map("sqrt(std / count)", std, std=std, count=count)
-            k.map("y / (std + eps)", y, y=y, std=std, eps=self.eps)
+    def forward(self, k, x, y, centre, std=None):
+        k.normalize(x, y, self._rows(x.shape), centre, std, outer_eps=self.eps)
 
-    def backward(self, k, y, dy, dx, mean, along, std=None):
-        axes, count = self._axes(y.shape), y.size // max(1, mean.size)
-        k.sum("dy", _without(mean, axes), axes, dy=dy)
-        k.map("mean / count", mean, mean=mean, count=count)
-        if not self.normalize_variance:
-            k.map("dy - mean", dx, dy=dy, mean=mean)
-            return
-        k.sum("dy * y", _without(along, axes), axes, dy=dy, y=y)
-        # By the quotient rule: std' = (x - mean) / (count * std), which is y * (std + eps) / (count * std).
-        along_y = "along / count * (std + eps) / max(std, tiny)"
-        k.map(along_y, along, along=along, count=count, std=std, eps=self.eps, tiny=1e-30)
-        k.map("(dy - mean - y * along) / (std + eps)", dx, dy=dy, mean=mean, y=y, along=along, std=std, eps=self.eps)
+    def backward(self, k, x, centre, dy, dx, std=None):
+        k.normalize_dx(x, dx, self._rows(x.shape), centre, std, dy, outer_eps=self.eps)
 
 
-def _without(array, axes):
-    """A view of an array without some of its axes, each of one element."""
-    return array.reshape([n for axis, n in enumerate(array.shape) if axis not in axes])
+def by_groups(shape: Shape, groups: int | None = None) -> Rows:
+    """The rows of groups of channels, by default one channel to a group; ShapeError where they do not fit."""
+    if len(shape) < 2:
+        raise ShapeError(f"expected samples x channels ..., got {text(shape)}")
+    groups = shape[1] if groups is None else groups
+    if shape[1] % groups:
+        raise ShapeError(f"num_groups {groups} does not divide the {shape[1]} channels")
+    return shape[0], groups, shape[1] // groups, size(shape[2:])

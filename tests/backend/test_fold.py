@@ -155,7 +155,10 @@ layers:
 @pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
 @pytest.mark.parametrize("algo", ["direct", "winograd"])
 @pytest.mark.parametrize("channels", [1, 5, 16, 40])
-@pytest.mark.parametrize("kernel", ["conv", "conv_dx", "pool_max", "pool_ave", "pool_max_dx", "pool_ave_dx"])
+@pytest.mark.parametrize(
+    "kernel",
+    ["conv", "conv_dx", "pool_max", "pool_ave", "pool_max_dx", "pool_ave_dx", "normalize", "normalize_dx"],
+)
 def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, channels, algo):
     random, window = np.random.default_rng(3), Window((3, 3), (1, 1), (1, 1), (1, 1))
 
@@ -165,6 +168,7 @@ def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, chan
     x, y, other, extra = (image(3, channels, 13, 9) for _ in range(4))
     weight = np.ascontiguousarray(random.standard_normal((3, 3, channels, channels)).astype(np.float32))
     c = random.standard_normal(channels).astype(np.float32)
+    rows, (centre, std, dweight, dbias) = (3, 1, channels, 117), np.ones((4, 3, channels), np.float32)
     results = {}
     for fold in (False, True):
         out, more, total, square = (
@@ -180,7 +184,11 @@ def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, chan
             "pool_ave": (x, out, window),
             "pool_max_dx": (x, y, other, out, window),
             "pool_ave_dx": (x, out, window),
-        }
+            "normalize": (x, out, rows, centre[:, :1].copy(), std[:, :1].copy(), c, c, 1e-5),
+            "normalize_dx": (
+                x, out, rows, centre[:, :1].copy(), std[:, :1].copy(), y, c, dweight[0].copy(), dbias[0].copy()
+            ),
+        }  # fmt: skip
         recorder = Recorder("test")
         getattr(recorder, kernel)(*arguments[kernel])
         recorder.sum("v", total, (0, 2, 3), v=out)
@@ -209,6 +217,21 @@ def test_nothing_follows_that_would_change_what_is_still_read():
         recorder.map("y", out, y=shifted)
         records = folded(recorder.records)
         assert kernels(records) == ["pool_max", "map"] and records[1].apart == reason
+
+
+def test_nothing_follows_that_reads_what_a_kernel_writes_beside_its_result():
+    x, y, std, small = np.zeros((4, 6)), np.zeros((4, 6)), np.zeros((4, 1)), np.zeros((4, 1))
+    recorder = Recorder("test")
+    recorder.normalize(x, y, (4, 1, 6, 1), None, std)
+    recorder.map("y * std", y, y=y, std=std)
+    records = folded(recorder.records)
+    assert kernels(records) == ["normalize", "map"] and records[1].apart == "it reads what is there at the end only"
+    for source, together in ((std, False), (np.ones((4, 1)), True)):
+        recorder = Recorder("test")
+        recorder.normalize(x, y, (4, 1, 6, 1), None, std)
+        recorder.map("s + 1", small, s=source)
+        recorder.map("y * s", y, y=y, s=small)
+        assert (kernels(folded(recorder.records)) == ["map", "followed"]) is together
 
 
 def test_memory():

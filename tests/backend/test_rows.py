@@ -5,69 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfgnet.backend import get_backend, native, why_not
 from cfgnet.errors import DataError
 
-
-def tiers(threads):
-    """The kernels of the numpy tier, and of the native one for every set of instructions that runs here."""
-    yield "numpy", get_backend("numpy", threads).k
-    if not why_not("native"):
-        from cfgnet.backend.native import _native
-
-        for isa in _native.isas():
-            yield isa, native.make(threads, isa=isa).k
-
-
-TIERS = dict(tiers(2))
-every_tier = pytest.mark.parametrize("k", TIERS.values(), ids=TIERS)
-
-
-def close(found, wanted, bound=2e-6):
-    assert np.linalg.norm((found - wanted).ravel()) <= bound * max(np.linalg.norm(wanted.ravel()), 1e-3)
-
-
-@every_tier
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_normalize_and_its_gradient(k, data):
-    draw = data.draw
-    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 40)), draw(st.sampled_from([1, 3, 16, 17, 100, 700])))
-    axis, centred, eps = draw(st.integers(1, 2)), draw(st.booleans()), draw(st.sampled_from([1e-5, 0.5]))
-    random = np.random.default_rng(draw(st.integers(0, 99)))
-    x, dy = (random.standard_normal(shape).astype(np.float32) for _ in "xy")
-    normal, dx, inverse = (
-        np.full(shape, np.nan, np.float32),
-        np.full(shape, np.nan, np.float32),
-        np.empty(shape[:axis], "f"),
-    )
-    k.normalize(x, normal, inverse, axis, eps, centred=centred)()
-    k.normalize_dx(dy, normal, inverse, dx, axis, centred=centred)()
-    axes = tuple(range(axis, 3))
-    exact, slope = x.astype(np.float64), dy.astype(np.float64)
-
-    def mean(array):
-        return array.mean(axes, keepdims=True)
-
-    away = exact - mean(exact) * centred
-    scale = 1 / np.sqrt(mean(away**2) + eps)
-    wanted = away * scale
-    close(inverse, scale.reshape(shape[:axis]))
-    close(normal, wanted)
-    by_mean = mean(slope) * centred
-    expected = (slope - by_mean - wanted * mean(slope * wanted)) * scale
-    # What is left is a difference, so its error is that of what is subtracted.
-    assert np.abs(dx - expected).max() <= 5e-6 * max(1.0, float(np.abs(slope * scale).max()))
-
-
-@every_tier
-def test_a_small_variance_around_a_large_mean_is_kept(k):
-    x = (1e4 + np.random.default_rng(0).standard_normal((8, 1000))).astype(np.float32)
-    normal, inverse = np.empty_like(x), np.empty(8, np.float32)
-    k.normalize(x, normal, inverse, 1, 1e-5)()
-    exact = x.astype(np.float64)
-    wanted = (exact - exact.mean(1, keepdims=True)) / np.sqrt(exact.var(1, keepdims=True) + 1e-5)
-    assert np.abs(normal - wanted).max() < 2e-3  # of one place of a float32 at 1e4, which is 1e-3
+from .tiers import TIERS, every_tier, tiers
 
 
 @every_tier
@@ -108,5 +48,5 @@ def test_the_order_of_a_sum_does_not_depend_on_the_threads(tier):
     index = random.integers(0, 3, 5000).astype(np.int32)
     source, one, other = random.standard_normal((5000, 64)).astype("f"), np.empty((3, 64), "f"), np.empty((3, 64), "f")
     TIERS[tier].scatter_add(index, source, one)()
-    dict(tiers(3))[tier].scatter_add(index, source, other)()
+    tiers(3)[tier].scatter_add(index, source, other)()
     assert one.tobytes() == other.tobytes()

@@ -27,7 +27,7 @@ def onnx_value(operator, x, **attributes):
     output = onnx.helper.make_tensor_value_info("y", kind, x.shape)
     node = onnx.helper.make_node(operator, ["x", *more], ["y"], **attributes)
     graph = onnx.helper.make_graph([node], "one", inputs, [output])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)])
     return ReferenceEvaluator(model).run(None, {"x": x, **more})[0]
 
 

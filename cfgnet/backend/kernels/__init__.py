@@ -19,6 +19,7 @@ from cfgnet.backend.kernels.gru import GRU
 from cfgnet.backend.kernels.losses import Losses
 from cfgnet.backend.kernels.lstm import LSTM
 from cfgnet.backend.kernels.matrix import Matrix
+from cfgnet.backend.kernels.normalization import Normalization
 from cfgnet.backend.kernels.pooling import Pooling
 from cfgnet.backend.kernels.rnn import RNN
 from cfgnet.backend.kernels.rows import Rows
@@ -27,5 +28,19 @@ from cfgnet.backend.kernels.various import Various
 __all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Record", "Recorder", "in_turn"]
 
 
-class Kernels(Convolution, Pooling, LSTM, GRU, RNN, Attention, Matrix, Rows, Losses, Extremes, Various, Elementwise):
+class Kernels(
+    Convolution,
+    Pooling,
+    LSTM,
+    GRU,
+    RNN,
+    Attention,
+    Matrix,
+    Rows,
+    Losses,
+    Extremes,
+    Normalization,
+    Various,
+    Elementwise,
+):
     """All kernels over an array module `xp`, for any dtype and any number of axes; a faster tier overrides some."""

@@ -22,9 +22,11 @@ PRODUCES = {
     "pool_max_dx": 3,
     "pool_ave_dx": 1,
     "normalize": 1,
-    "normalize_dx": 3,
+    "normalize_dx": 1,
 }
 """The kernels whose result a chain may go on with, part by part, and which argument that is."""
+WRITES = {"normalize": (3, 4)}
+"""What such kernels write beside their result, by argument: it is there when they end, and not before."""
 ADDS = {"product": 2, "sum": 1, "conv_dweight": 2, "scatter_add": 2}
 """The kernels that add to an array if they are told to, and which argument that is."""
 MOST_STEPS = 24
@@ -129,7 +131,7 @@ def _producer(done: Sequence[Record | Call], item: Record | Call) -> int | None:
         record = done[at]
         if not isinstance(record, Record):
             return None
-        if record.kernel in PRODUCES:
+        if _result(record) is not None:
             return at if all(_may_come_before(one, record) for one in between) else None
         if not _steps(record):
             return None
@@ -137,12 +139,23 @@ def _producer(done: Sequence[Record | Call], item: Record | Call) -> int | None:
     return None
 
 
+def _result(record: Record) -> Array | None:
+    """The array with whose parts a chain may go on; None for a kernel without one."""
+    return record.args[PRODUCES[record.kernel]] if record.kernel in PRODUCES else None
+
+
+def _written(record: Record) -> list[Array]:
+    """What a kernel with a result writes: that, and what else there is."""
+    others = (record.args[place] for place in WRITES.get(record.kernel, ()))
+    return [_result(record), *(array for array in others if array is not None)]
+
+
 def _may_come_before(moved: Record, record: Record) -> bool:
     """Whether elementwise steps can as well run before a kernel that stands before them."""
-    target = record.args[PRODUCES[record.kernel]]
-    sources = [array for array in _arrays(record) if array is not target]
+    written = _written(record)
+    sources = [array for array in _arrays(record) if array is not written[0]]
     return not any(
-        any(overlap(target, array) for array in (step.out, *step.operands))
+        any(overlap(target, array) for target in written for array in (step.out, *step.operands))
         or any(overlap(step.out, source) for source in sources)
         for step in _steps(moved)
     )
@@ -160,13 +173,15 @@ def _steps(record: Record | Call) -> list[Step]:
 
 def _cannot_follow(record: Record, steps: Sequence[Step]) -> str:
     """Why a chain cannot go on with the result of a kernel, part by part; empty if it can."""
-    target = record.args[PRODUCES[record.kernel]]
+    target, *others = _written(record)
     sources = [array for array in _arrays(record) if array is not target]
     if steps[0].shape != target.shape or steps[0].order != order(target):
         return "its elements are others"
     for step in steps:
         if any(overlap(array, target) and not same_place(array, target) for array in step.operands):
             return "it reads elsewhere what was written"
+        if any(overlap(array, other) for array in step.operands for other in others):
+            return "it reads what is there at the end only"
         if any(overlap(step.out, source) for source in sources):
             return "it writes over what is still read"
         if overlap(step.out, target) and not same_place(step.out, target):

@@ -151,20 +151,22 @@ class Various(Elementwise):
 
         return in_turn([ask, self.together([share(*each) for each in enumerate(self.shares(len(pieces)))])])
 
-    def _in_pieces(self, steps: Callable[..., list[Call]], axes: Sequence[int], *arrays: Array) -> Call:
+    def _in_pieces(
+        self, steps: Callable[..., list[Call]], axes: Sequence[int], first: Array, *others: Array | None
+    ) -> Call:
         """Runs `steps` over pieces of all arrays, which are whole along `axes` and shared out among the threads."""
-        shape = arrays[0].shape
+        arrays, shape = (first, *others), first.shape
         taken = {axis % len(shape) for axis in axes}
         cut = next((axis for axis, n in enumerate(shape) if axis not in taken and n > 1), None)
         if cut is None:
             return in_turn(steps(0, *arrays))
-        step = max(1, 4 * self.block_elements * shape[cut] // max(1, arrays[0].size))
+        step = max(1, 4 * self.block_elements * shape[cut] // max(1, first.size))
 
         def share(thread: int, own: slice) -> Call:
             calls = list[Call]()
             for at in range(own.start, own.stop, step):
                 piece = (*(slice(None),) * cut, slice(at, min(at + step, own.stop)))
-                calls += steps(thread, *(a[piece] for a in arrays))
+                calls += steps(thread, *(None if a is None else a[piece] for a in arrays))
             return in_turn(calls)
 
         return self.together([share(*each) for each in enumerate(self.shares(shape[cut], -(-step // 2)))])

@@ -19,6 +19,7 @@
 #include "losses.h"
 #include "lstm.h"
 #include "matrix.h"
+#include "normalization.h"
 #include "pooling.h"
 #include "rnn.h"
 #include "rows.h"

@@ -15,6 +15,7 @@ from cfgnet.backend.native.base import in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
+from cfgnet.backend.native.normalization import NativeNormalization
 from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.native.rows import NativeRows
 from cfgnet.backend.native.various import NativeVarious
@@ -26,7 +27,15 @@ BOX = 1 << 12
 """About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
 
-class NativeKernels(NativeConvolution, NativeRecurrent, NativeAttention, NativeRows, NativeLosses, NativeVarious):
+class NativeKernels(
+    NativeConvolution,
+    NativeRecurrent,
+    NativeAttention,
+    NativeNormalization,
+    NativeRows,
+    NativeLosses,
+    NativeVarious,
+):
     """The kernels of the native tier, run by the threads of a pool."""
 
     # Elementwise.

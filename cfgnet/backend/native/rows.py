@@ -1,10 +1,8 @@
-"""Rows of numbers in C."""
+"""Rows by index in C."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,30 +14,7 @@ from cfgnet.errors import DataError
 
 
 class NativeRows(NativeBase):
-    """`normalize`, `take` and `scatter_add`, where all arrays are float32 in one piece."""
-
-    def normalize(
-        self, x: Array, normal: Array, inverse: Array, axis: int, eps: float = 0.0, *, centred: bool = True
-    ) -> Call:
-        """As the numpy kernel."""
-        call = self._normalize("normalize", axis, eps, centred, x=x, normal=normal, inverse=inverse)
-        return call or super().normalize(x, normal, inverse, axis, eps, centred=centred)
-
-    def normalize_dx(
-        self, dy: Array, normal: Array, inverse: Array, dx: Array, axis: int, *, centred: bool = True
-    ) -> Call:
-        """As the numpy kernel."""
-        call = self._normalize("normalize_dx", axis, 0.0, centred, dy=dy, normal=normal, inverse=inverse, dx=dx)
-        return call or super().normalize_dx(dy, normal, inverse, dx, axis, centred=centred)
-
-    def _normalize(self, kernel: str, axis: int, eps: float, centred: bool, **given: Array) -> Call | None:
-        normal = given["normal"]
-        if not normal.size or not plain(*given.values()):
-            return None
-        rows, columns = math.prod(normal.shape[:axis]), math.prod(normal.shape[axis:])
-        sizes = {"rows": rows, "columns": columns, "parts": min(rows, parts_of(normal.size))}
-        fields: dict[str, Any] = dict.fromkeys(("x", "dy", "dx")) | given
-        return self.pool.call(kernel, **fields, **sizes, centred=int(centred), eps=eps)
+    """`take` and `scatter_add`, where all arrays of numbers are float32 in one piece."""
 
     def take(self, source: Array, index: Array | Sequence[int], out: Array, axis: int = 0) -> Call:
         """As the numpy kernel, for indices of int32."""
