@@ -106,7 +106,7 @@ class Gather(Layer):
         return [n % x.shape[self.axis] for n in self.indices] if index is None else index
 
     def forward(self, k, x, y, index=None):
-        k.take(x, self._index(x, index), y, self.axis)
+        k.take(x, self._index(x, index), y, self.axis, owner=self.name)
 
     def backward(self, k, dy, dx, index=None):
         k.scatter_add(self._index(dx, index), dy, dx, axis=self.axis)
@@ -134,7 +134,7 @@ class BatchReindex(Layer):
         return 0
 
     def forward(self, k, x, index, y):
-        k.take(x, index, y)
+        k.take(x, index, y, owner=self.name)
 
     def backward(self, k, index, dy, dx):
         k.scatter_add(index, dy, dx)

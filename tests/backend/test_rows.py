@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cfgnet.backend.kernels import Recorder
+from cfgnet.backend.kernels.fold import folded
 from cfgnet.errors import DataError
 
 from .tiers import TIERS, every_tier, tiers
@@ -37,16 +39,41 @@ def test_take_and_scatter_add(k, data):
 @every_tier
 @pytest.mark.parametrize("bad", [-1, 3, 2**31 - 1, -(2**31)])
 def test_an_index_that_is_no_row_is_an_error(k, bad):
-    call = k.take(np.zeros((3, 2), np.float32), np.array([0, bad, 1], np.int32), np.zeros((3, 2), np.float32))
-    with pytest.raises(DataError, match=f"expected indices from 0 to 2, found {bad}"):
-        call()
+    table, index, out = np.zeros((3, 2), np.float32), np.array([0, bad, 1], np.int32), np.zeros((3, 2), np.float32)
+    for owner, message in (("words", "words: expected indices"), ("", "^expected indices")):
+        call = k.take(table, index, out, owner=owner)
+        with pytest.raises(DataError, match=f"{message} from 0 to 2, found {bad}"):
+            call()
 
 
+@every_tier
+def test_a_chain_goes_on_with_what_is_taken_and_a_wrong_index_is_an_error_all_the_same(k):
+    random = np.random.default_rng(0)
+    table, bias = random.standard_normal((50, 24)).astype(np.float32), random.standard_normal(24).astype(np.float32)
+    index, y = random.integers(0, 50, 3000).astype(np.int32), np.full((3000, 24), np.nan, np.float32)
+    recorder, total = Recorder("embed"), np.empty((), np.float32)
+    recorder.take(table, index, y, owner="embed")
+    recorder.map("y + bias", y, y=y, bias=bias[None])
+    recorder.sum("y", total, (0, 1), y=y)
+    (record,) = folded(recorder.records)
+    calls = k.bound([record])
+    for _ in range(2):
+        for call in calls:
+            call()
+        np.testing.assert_array_equal(y, table[index] + bias)
+        assert total == pytest.approx(y.astype(float).sum(), rel=1e-4)
+    index[1234] = 50
+    with pytest.raises(DataError, match="embed: expected indices from 0 to 49, found 50"):
+        for call in calls:
+            call()
+
+
+@pytest.mark.parametrize("columns", [3, 64, 100])
 @pytest.mark.parametrize("tier", TIERS)
-def test_the_order_of_a_sum_does_not_depend_on_the_threads(tier):
+def test_the_order_of_a_sum_does_not_depend_on_the_threads(tier, columns):
     random = np.random.default_rng(0)
     index = random.integers(0, 3, 5000).astype(np.int32)
-    source, one, other = random.standard_normal((5000, 64)).astype("f"), np.empty((3, 64), "f"), np.empty((3, 64), "f")
+    source, one, other = random.standard_normal((5000, columns)).astype("f"), *np.empty((2, 3, columns), "f")
     TIERS[tier].scatter_add(index, source, one)()
-    tiers(3)[tier].scatter_add(index, source, other)()
+    tiers(7)[tier].scatter_add(index, source, other)()
     assert one.tobytes() == other.tobytes()

@@ -115,6 +115,16 @@ def test_inner_product_is_einsum(axis):
     np.testing.assert_allclose(net["layer"], np.einsum("...i,oi->...o", rows, weight) + bias)
 
 
+def test_embed_is_a_product_with_one_hot_vectors():
+    x, dy = np.random.default_rng(0).integers(0, 7, (5, 6)).astype(np.int32), numbers(1, 5, 6, 4)
+    net = net_of({"type": "Embed", "num_output": 4, "input_dim": 7, "loss_weight": 1.0}, x=x)
+    weight, bias = net.param("layer.weight"), net.param("layer.bias")
+    np.testing.assert_allclose(net["layer"], np.eye(7)[x] @ weight.value + bias.value)
+    net.run_backward({"layer": dy})
+    np.testing.assert_allclose(weight.grad, np.einsum("nti,nto->io", np.eye(7)[x], dy))
+    np.testing.assert_allclose(bias.grad, dy.sum((0, 1)))
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_softmax_and_its_loss_are_those_of_scipy(axis):
     x = 30 * numbers(1, 3, 3, 3)

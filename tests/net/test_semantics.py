@@ -176,6 +176,12 @@ def test_what_is_fed_is_checked(feed, message):
         net.forward(**feed)
 
 
+def test_an_index_that_is_no_row_is_found_in_the_layer_that_takes_it():
+    net = build("{type: Embed, name: words, inputs: label, num_output: 2, input_dim: 3}", ip("score", "words"), LOSS)
+    with pytest.raises(DataError, match="words: expected indices from 0 to 2, found 3"):
+        net.forward(data=np.zeros((6, 4)), label=np.full(6, 3))
+
+
 def test_the_first_layer_with_a_number_that_is_none_is_named():
     net = build(ip("a", "data"), "{type: TanH, name: t}", ip("score", "t"), LOSS)
     assert net.first_nonfinite() is None

@@ -23,6 +23,7 @@ PRODUCES = {
     "pool_ave_dx": 1,
     "normalize": 1,
     "normalize_dx": 1,
+    "take": 2,
 }
 """The kernels whose result a chain may go on with, part by part, and which argument that is."""
 WRITES = {"normalize": (3, 4)}

@@ -12,20 +12,26 @@ from cfgnet.errors import DataError
 class Rows(Base):
     """`take`, and `scatter_add`, which is its gradient."""
 
+    many = 8
+    """A row that is there more often is summed up by itself; others are added together, once for each time."""
     unchecked: Mapping[str, str] = {"mode": "clip"}
     """What keeps numpy from taking into an array by way of another; indices are looked at before."""
 
-    def take(self, source: Array, index: Array | Sequence[int], out: Array, axis: int = 0) -> Call:
+    def take(self, source: Array, index: Array | Sequence[int], out: Array, axis: int = 0, owner: str = "") -> Call:
         """out = what index names of source along an axis, in whose place the axes of index stand.
 
-        When it runs, DataError for an index that source does not have. Arrays lie in one piece.
+        When it runs, DataError for an index that source does not have, which names the `owner`. Arrays lie in one
+        piece.
         """
         xp, at = self.xp, self.xp.asarray(index, "int32")
         outer, rows, inner = split(source, axis)
         lines, flat = source.reshape(outer, rows, inner), out.reshape(outer, at.size, inner)
 
         def run() -> None:
-            _check(at, rows)
+            if at.size:
+                low, high = int(at.min()), int(at.max())
+                if low < 0 or high >= rows:
+                    raise no_row(owner, low if low < 0 else high, rows)
             xp.take(lines, at.reshape(-1), axis=1, out=flat, **self.unchecked)
 
         return run
@@ -41,11 +47,16 @@ class Rows(Base):
         def run() -> None:
             places = at.reshape(-1)
             turn = xp.argsort(places, kind="stable")
-            found, first = xp.unique(places[turn], return_index=True)
+            found, first, counts = xp.unique(places[turn], return_index=True, return_counts=True)
             if not add:
                 lines.fill(0)
-            if len(found):
-                lines[:, found] += xp.add.reduceat(flat[:, turn], first, axis=1)
+            most = int(counts.max()) if at.size else 0
+            for again in range(min(most, self.many)):
+                some = (again < counts) & (counts <= self.many)
+                lines[:, found[some]] += flat[:, turn[first[some] + again]]
+            for one in xp.flatnonzero(counts > self.many).tolist():
+                own = turn[first[one] : first[one] + counts[one]]
+                lines[:, found[one]] += flat[:, own].sum(axis=1)
 
         return run
 
@@ -56,7 +67,6 @@ def split(array: Array, axis: int) -> tuple[int, int, int]:
     return math.prod(array.shape[:axis]), array.shape[axis], math.prod(array.shape[axis + 1 :])
 
 
-def _check(index: Array, rows: int) -> None:
-    low, high = (int(index.min()), int(index.max())) if index.size else (0, 0)
-    if low < 0 or high >= max(1, rows):
-        raise DataError(f"expected indices from 0 to {rows - 1}, found {low if low < 0 else high}")
+def no_row(owner: str, index: int, rows: int) -> DataError:
+    """What is wrong with an index that is none of so many rows."""
+    return DataError(f"{owner}: expected indices from 0 to {rows - 1}, found {index}".removeprefix(": "))

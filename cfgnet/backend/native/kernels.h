@@ -65,7 +65,7 @@ static const Kernel KERNELS[] = {
     ENTRY(copy),
     ENTRY_COVERING(normalize),
     ENTRY_OF(normalize_dx, normalize, normalize_covers, NULL),
-    ENTRY(take),
+    ENTRY_COVERING(take),
     ENTRY(scatter_add),
     ENTRY(attention),
     ENTRY_AS(attention_dx, attention),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.native import _native
 from cfgnet.backend.native.attention import NativeAttention
-from cfgnet.backend.native.base import in_pixels, split, window_fields
+from cfgnet.backend.native.base import Around, in_pixels, split, window_fields
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
@@ -60,11 +61,13 @@ class NativeKernels(
     def followed(self, record: Record, steps: Sequence[Step]) -> Call:
         """As the numpy kernel; a chain that fits goes on with each part of the result while it is in the cache."""
         call, space = record.bound(self), Space.of(steps[0])
-        if isinstance(call, _native.Call) and call.covers and space:
-            code = Code(space, call.parts)
+        native = call.call if isinstance(call, Around) else call
+        if isinstance(native, _native.Call) and native.covers and space:
+            code = Code(space, native.parts)
             if all(code.append(step) for step in steps) and code.period in (1, space.innermost):
-                whole = self.pool.followed(call, code.call(self.pool))
-                return self._in_turn(whole, *self._completed(code))
+                whole = self.pool.followed(native, code.call(self.pool))
+                both = replace(call, call=whole) if isinstance(call, Around) else whole
+                return self._in_turn(both, *self._completed(code))
         return self._in_turn(call, self.chain(steps))
 
     def _elementwise(self, code: Code) -> list[Call]:

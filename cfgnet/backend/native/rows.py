@@ -7,20 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.kernels.rows import split
+from cfgnet.backend.kernels.rows import no_row, split
 from cfgnet.backend.native.base import Around, NativeBase, plain
 from cfgnet.backend.native.elementwise import parts_of
-from cfgnet.errors import DataError
 
 
 class NativeRows(NativeBase):
     """`take` and `scatter_add`, where all arrays of numbers are float32 in one piece."""
 
-    def take(self, source: Array, index: Array | Sequence[int], out: Array, axis: int = 0) -> Call:
+    def take(self, source: Array, index: Array | Sequence[int], out: Array, axis: int = 0, owner: str = "") -> Call:
         """As the numpy kernel, for indices of int32."""
         at = np.asarray(index, np.int32)
         if not out.size or not plain(source, out) or not at.flags.c_contiguous:
-            return super().take(source, at, out, axis)
+            return super().take(source, at, out, axis, owner)
         outer, rows, columns = split(source, axis)
         parts = parts_of(out.size)
         bad = np.zeros((parts, 2), np.int32)
@@ -28,8 +27,7 @@ class NativeRows(NativeBase):
 
         def check() -> None:
             if bad[:, 0].any():
-                found = bad[bad[:, 0].argmax(), 1]
-                raise DataError(f"expected indices from 0 to {rows - 1}, found {found}")
+                raise no_row(owner, bad[bad[:, 0].argmax(), 1], rows)
 
         return Around(self.pool.call("take", source=source, index=at, out=out, bad=bad, **sizes), after=check)
 
@@ -41,6 +39,6 @@ class NativeRows(NativeBase):
         if not source.size or not plain(source, total) or not at.flags.c_contiguous:
             return super().scatter_add(at, source, total, add, axis)
         outer, rows, columns = split(total, axis)
-        parts = min(outer if outer > 1 else -(-columns // self.pool.lanes), parts_of(source.size))
-        sizes = {"outer": outer, "rows": rows, "columns": columns, "count": at.size, "parts": parts}
+        pieces = min(self.threads.count, -(-columns // self.pool.lanes)) if outer == 1 else 1
+        sizes = {"outer": outer, "rows": rows, "columns": columns, "count": at.size, "pieces": pieces}
         return self.pool.call("scatter_add", index=at, source=source, total=total, add=int(add), **sizes)
