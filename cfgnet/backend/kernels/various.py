@@ -30,7 +30,8 @@ class Various(Elementwise):
                 partial(xp.subtract, x, one, y),
                 partial(xp.exp, y, y),
                 partial(xp.sum, y, axis=axis, keepdims=True, out=one),
-                partial(xp.divide, y, one, y),
+                partial(xp.reciprocal, one, one),  # a product takes a fraction of the time of a quotient
+                partial(xp.multiply, y, one, y),
             ]
 
         return self._in_pieces(steps, (axis,), x, y)
