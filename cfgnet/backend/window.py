@@ -43,6 +43,10 @@ class Window:
                 ),
             )
 
+    def over_planes(self) -> Window:
+        """The same over one axis more, which comes first and on which everything has one element."""
+        return Window((1, *self.kernel), (1, *self.stride), (0, *self.pad), (1, *self.dilation))
+
     def interior(self, inputs: Sizes) -> tuple[slice, ...]:
         """Where the input lies in the padded input."""
         return tuple(slice(p, p + n) for p, n in zip(self.pad, inputs, strict=True))

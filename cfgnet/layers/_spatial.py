@@ -10,6 +10,13 @@ from cfgnet.layer import Layer, Shape, text
 from cfgnet.part import Ints
 
 
+def spatial(x):
+    """The spatial axes of a shape (samples, channels, spatial...); ShapeError where there are none."""
+    if len(x) < 3:
+        raise ShapeError(f"expected samples x channels x spatial axes, got {len(x)} axes")
+    return x[2:]
+
+
 class Spatial(Layer, abstract=True):
     """A layer with a window: `kernel_size: 3`, `kernel_size: [3, 5]`, or `kernel_h: 3, kernel_w: 5` on two axes."""
 
@@ -40,7 +47,7 @@ class Spatial(Layer, abstract=True):
                 raise ValueError(f"give both {short}_h and {short}_w, or {repeated} instead")
             if height is not None and getattr(self, repeated):
                 raise ValueError(f"give {repeated}, or {short}_h and {short}_w, not both")
-        for field, least in (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1)):
+        for field, least in (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1), ("output_padding", 0)):
             if any(n < least for n in getattr(self, field, ())):
                 raise ValueError(f"{field}: expected numbers >= {least}")
         return self

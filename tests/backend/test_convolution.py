@@ -77,7 +77,7 @@ def assert_computes(k, case, dtype, bound, x_last=True, y_last=True):
 
 
 @st.composite
-def cases(draw):
+def cases(draw, depthwise=False):
     axes, small = draw(st.integers(1, 3)), st.integers(1, 3)
 
     def each(numbers):
@@ -86,7 +86,10 @@ def cases(draw):
     window = Window(each(small), each(small), each(st.integers(0, 4)), each(small))
     least = [max(1, e - 2 * p) for e, p in zip(window.extent(), window.pad, strict=True)]
     inputs = tuple(n + draw(st.integers(0, 5)) for n in least)
-    return convolved(window, draw(small), draw(st.integers(1, 4)), (draw(small), draw(small)), inputs)
+    per_group = (1, 1) if depthwise else (draw(small), draw(small))
+    return convolved(
+        window, draw(st.integers(1, 7) if depthwise else small), draw(st.integers(1, 4)), per_group, inputs
+    )
 
 
 @given(
@@ -102,6 +105,20 @@ def test_convolution_of_any_geometry(case, threads, x_last, y_last, held, apart,
     k = Kernels(np, threads, "direct")
     k.column_elements, k.least_pixels, k.most_pixels = held, pixels, 4 * pixels
     k.wide_outputs = 1 if apart else 64
+    assert_computes(k, case, "float64", 1e-12, x_last, y_last)
+
+
+@given(
+    cases(depthwise=True),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 100, 1 << 15]),
+    st.sampled_from([1, 100]),
+)
+def test_depthwise_of_any_geometry(case, threads, x_last, y_last, held, row):
+    k = Kernels(np, threads)
+    k.line_elements, k.tap_elements = held, row
     assert_computes(k, case, "float64", 1e-12, x_last, y_last)
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import cfgnet
 from cfgnet.backend import get_backend, native, why_not
+from cfgnet.backend.blend import Blend
 from cfgnet.backend.kernels import Kernels, Record, Recorder
-from cfgnet.backend.kernels.fold import folded, overwriting
+from cfgnet.backend.kernels.fold import PRODUCES, folded, overwriting
 from cfgnet.backend.kernels.memory import extent, overlap, same_place, zeros
 from cfgnet.backend.window import Window
 from cfgnet.net import Net
@@ -155,10 +156,7 @@ layers:
 @pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
 @pytest.mark.parametrize("algo", ["direct", "winograd"])
 @pytest.mark.parametrize("channels", [1, 5, 16, 40])
-@pytest.mark.parametrize(
-    "kernel",
-    ["conv", "conv_dx", "pool_max", "pool_ave", "pool_max_dx", "pool_ave_dx", "normalize", "normalize_dx"],
-)
+@pytest.mark.parametrize("kernel", [*sorted({*PRODUCES} - {"take"}), "depthwise", "depthwise_dx"])
 def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, channels, algo):
     random, window = np.random.default_rng(3), Window((3, 3), (1, 1), (1, 1), (1, 1))
 
@@ -177,20 +175,25 @@ def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, chan
             np.zeros(channels, np.float32),
             c.copy(),
         )
+        blends = [Blend.picking(n, range(n)) for n in (13, 9)]
         arguments = {
             "conv": (x, weight.transpose(3, 2, 0, 1), c, out, window, 1),
             "conv_dx": (x, weight.transpose(3, 2, 0, 1), out, window, 1),
+            "depthwise": (x, weight[:, :, :1].transpose(3, 2, 0, 1), c, out, window, channels),
+            "depthwise_dx": (x, weight[:, :, :1].transpose(3, 2, 0, 1), out, window, channels),
             "pool_max": (x, out, window),
-            "pool_ave": (x, out, window),
             "pool_max_dx": (x, y, other, out, window),
-            "pool_ave_dx": (x, out, window),
+            **dict.fromkeys(("pool_ave", "pool_ave_dx", "pool_sum", "pool_sum_dx"), (x, out, window)),
+            "pool_draw": (x, y, out, window),
+            "pool_draw_dx": (x, y, other, out, window),
+            "resample": (x, out, blends),
             "normalize": (x, out, rows, centre[:, :1].copy(), std[:, :1].copy(), c, c, 1e-5),
             "normalize_dx": (
                 x, out, rows, centre[:, :1].copy(), std[:, :1].copy(), y, c, dweight[0].copy(), dbias[0].copy()
             ),
         }  # fmt: skip
         recorder = Recorder("test")
-        getattr(recorder, kernel)(*arguments[kernel])
+        getattr(recorder, kernel.replace("depthwise", "conv"))(*arguments[kernel])
         recorder.sum("v", total, (0, 2, 3), v=out)
         recorder.map("max(v, 0) * c + other", out, v=out, c=c.reshape(-1, 1, 1), other=other)
         recorder.sum("v * v", square, (0, 2, 3), add=True, v=out)

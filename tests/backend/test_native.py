@@ -93,7 +93,19 @@ def test_convolution(data):
     pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
     kernel, stride, dilation = draw(pairs), draw(pairs), tuple(min(d, 2) for d in draw(pairs))
     window = Window(kernel, stride, tuple(p - 1 for p in draw(pairs)), dilation)
-    compare_convolutions(draw, k, window, draw(st.integers(1, 3)), 2e-6)
+    group = draw(st.integers(1, 3))
+    compare_convolutions(draw, k, window, group, (draw(st.integers(1, 19)), draw(st.integers(1, 70))), 2e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_depthwise(data):
+    draw = data.draw
+    k = native.make(draw(st.sampled_from([1, 3])), isa=draw(st.sampled_from(ISAS))).k
+    pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
+    kernel, stride, dilation = draw(pairs), draw(pairs), tuple(min(d, 2) for d in draw(pairs))
+    window = Window(kernel, stride, tuple(p - 1 for p in draw(pairs)), dilation)
+    compare_convolutions(draw, k, window, draw(st.integers(1, 70)), (1, 1), 2e-6)
 
 
 @settings(deadline=None, max_examples=60)
@@ -104,12 +116,13 @@ def test_winograd(data):
     kernel, pad = draw(st.sampled_from([3, 5])), draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
     window = Window((kernel, kernel), (1, 1), pad, (1, 1))
     with mock.patch.object(convolution, "SLICE", draw(st.sampled_from([16, 96]))):
-        compare_convolutions(draw, k, window, draw(st.integers(1, 3)), 5e-5)
+        group = draw(st.integers(1, 3))
+        compare_convolutions(draw, k, window, group, (draw(st.integers(1, 19)), draw(st.integers(1, 70))), 5e-5)
 
 
-def compare_convolutions(draw, k, window, group, bound):
+def compare_convolutions(draw, k, window, group, per_group, bound):
     kernel = window.kernel
-    inputs, outputs = group * draw(st.integers(1, 19)), group * draw(st.integers(1, 70))
+    inputs, outputs = group * per_group[0], group * per_group[1]
     size = tuple(draw(st.integers(least, 18)) for least in window.span((1, 1)))
     n, random = draw(st.integers(1, 12)), np.random.default_rng(draw(st.integers(0, 99)))
     x, y = image(random, n, inputs, *size), image(random, n, outputs, *window.outputs(size))
@@ -187,19 +200,20 @@ def test_pooling(data):
         np.random.default_rng(draw(st.integers(0, 99))),
     )
     x = np.round(image(random, n, channels, *size))  # with many that are equal
-    for largest in (True, False):
-        y, dy, dx = image(random, n, channels, *outputs), image(random, n, channels, *outputs), np.full_like(x, np.nan)
-        right_y, right_dx = np.zeros(y.shape), np.zeros(x.shape)
-        if largest:
-            REFERENCE.pool_max(double(x), right_y, window)()
-            REFERENCE.pool_max_dx(double(x), right_y, double(dy), right_dx, window)()
-            k.pool_max(x, y, window)()
-            k.pool_max_dx(x, y, dy, dx, window)()
-        else:
-            REFERENCE.pool_ave(double(x), right_y, window)()
-            REFERENCE.pool_ave_dx(double(dy), right_dx, window)()
-            k.pool_ave(x, y, window)()
-            k.pool_ave_dx(dy, dx, window)()
+    y, dy, dx = image(random, n, channels, *outputs), image(random, n, channels, *outputs), np.full_like(x, np.nan)
+    u = np.abs(image(random, n, channels, *outputs)) % 1
+    right_y, right_dx = np.zeros(y.shape), np.zeros(x.shape)
+    for kernel, back in (
+        ("pool_max", lambda x, y, dy: (x, y, dy)),
+        ("pool_ave", lambda x, y, dy: (dy,)),
+        ("pool_sum", lambda x, y, dy: (dy,)),
+        ("pool_draw", lambda x, y, dy: (x, u.astype(x.dtype), dy)),
+    ):
+        drawn = (u,) if kernel == "pool_draw" else ()
+        getattr(k, kernel)(x, *drawn, y, window)()
+        getattr(k, f"{kernel}_dx")(*back(x, y, dy), dx, window)()
+        getattr(REFERENCE, kernel)(double(x), *map(double, drawn), right_y, window)()
+        getattr(REFERENCE, f"{kernel}_dx")(*back(double(x), right_y, double(dy)), right_dx, window)()
         close(y, right_y)
         close(dx, right_dx)
 

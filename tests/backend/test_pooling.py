@@ -1,7 +1,7 @@
 """Pooling and its gradients, window by window, against plain loops."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfgnet.backend.kernels import Kernels
@@ -37,6 +37,7 @@ def cases(draw):
     return window, x.astype(float), outputs
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_pooling_of_any_geometry(case, threads, x_last, y_last):
     window, x, outputs = case
@@ -44,11 +45,14 @@ def test_pooling_of_any_geometry(case, threads, x_last, y_last):
     k.pooled_elements = 50
     dy = np.random.default_rng(1).normal(size=(*x.shape[:2], *outputs))
     y, mask, mean = np.full(dy.shape, -np.inf), np.full(dy.shape, -1, np.int32), np.zeros(dy.shape)
-    dx, spread = np.zeros(x.shape), np.zeros(x.shape)
+    dx, spread, summed = (np.zeros(x.shape) for _ in range(3))
+    total = np.zeros(dy.shape)
     for n, c, *out in np.ndindex(*dy.shape):
         at, (seen, count) = (n, c, *out), seen_by(window, out, x.shape[2:])
-        mean[at] = sum(x[(n, c, *place)] for place in seen) / count
+        total[at] = sum(x[(n, c, *place)] for place in seen)
+        mean[at] = total[at] / count
         for place in seen:
+            summed[(n, c, *place)] += dy[at]
             spread[(n, c, *place)] += dy[at] / count
         if seen:
             best = max(seen, key=lambda place: x[(n, c, *place)])
@@ -56,7 +60,8 @@ def test_pooling_of_any_geometry(case, threads, x_last, y_last):
             dx[(n, c, *best)] += dy[at]
     lower, upper = laid(x, x_last), laid(dy, y_last)
     got_y, got_mean = np.full_like(upper, np.nan), np.full_like(upper, np.nan)
-    got_dx, got_spread = np.full_like(lower, np.nan), np.full_like(lower, np.nan)
+    got_total = np.full_like(upper, np.nan)
+    got_dx, got_spread, got_summed = (np.full_like(lower, np.nan) for _ in range(3))
     got_mask = laid(np.zeros(dy.shape, np.int32), y_last)
     calls = [
         k.pool_max(lower, got_y, window),
@@ -64,13 +69,44 @@ def test_pooling_of_any_geometry(case, threads, x_last, y_last):
         k.pool_max_dx(lower, got_y, upper, got_dx, window),
         k.pool_ave(lower, got_mean, window),
         k.pool_ave_dx(upper, got_spread, window),
+        k.pool_sum(lower, got_total, window),
+        k.pool_sum_dx(upper, got_summed, window),
     ]
     for call in calls * 2:
         call()
     np.testing.assert_array_equal(got_y, y)
     np.testing.assert_array_equal(got_mask, mask)
-    for got, expected in ((got_mean, mean), (got_dx, dx), (got_spread, spread)):
+    pairs = ((got_mean, mean), (got_dx, dx), (got_spread, spread), (got_total, total), (got_summed, summed))
+    for got, expected in pairs:
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(cases(), st.integers(1, 3), st.booleans(), st.booleans())
+def test_an_element_is_drawn_where_the_sum_passes_its_share(case, threads, x_last, y_last):
+    window, x, outputs = case
+    k = Kernels(np, threads)
+    k.pooled_elements = 50
+    shape = (*x.shape[:2], *outputs)
+    random = np.random.default_rng(3)
+    u, dy = random.integers(0, 8, shape) / 8, random.normal(size=shape)
+    y, dx = np.zeros(shape), np.zeros(x.shape)
+    for n, c, *out in np.ndindex(*shape):
+        at, places = (n, c, *out), [(n, c, *place) for place in seen_by(window, out, x.shape[2:])[0]]
+        total, passed = sum(max(x[place], 0) for place in places), 0.0
+        for place in places:
+            passed += max(x[place], 0)
+            if passed > u[at] * total:
+                y[at] = x[place]
+                dx[place] += dy[at]
+                break
+    lower, got_y = laid(x, x_last), laid(np.full(shape, np.nan), y_last)
+    got_dx = np.full_like(lower, np.nan)
+    for _ in range(2):
+        k.pool_draw(lower, laid(u, y_last), got_y, window)()
+        k.pool_draw_dx(lower, laid(u, y_last), laid(dy, y_last), got_dx, window)()
+    np.testing.assert_array_equal(got_y, y)
+    np.testing.assert_allclose(got_dx, dx, rtol=1e-12, atol=1e-12)
 
 
 def test_a_window_of_infinities_hands_its_gradient_to_the_first_element_that_is_no_padding():

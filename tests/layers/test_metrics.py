@@ -44,7 +44,7 @@ def measured(*layers, batch_size=10**6, dtype="float64", backend="numpy", confus
     backend, cut = get_backend(backend), Cut(arrays, batch_size)
     types = {name: TensorType(*what) for name, what in cut.tensors.items()}
     prepared = Prepared(batches={"test": cut}, plans={"test": plan_layers(made, "test", types, backend, dtype)})
-    spec = SimpleNamespace(layers=made, dtype=dtype, place=Locate(), state=State(), seed=1)
+    spec = SimpleNamespace(layers=made, dtype=dtype, place=Locate(), state=State(), solver=None, seed=1)
     return Evaluator(spec, prepared, backend, Parameters([], backend, dtype, 1)).run(confusion)
 
 

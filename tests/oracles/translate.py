@@ -199,6 +199,9 @@ def fields(message):
             found |= {RENAMED.get(k, k): plain(v) for k, v in given[0].items() if k not in IMPLEMENTATION}
         elif key not in WIRING:
             found[key] = plain(given)
+    for one, other in (("pad_h", "pad_w"), ("pad_w", "pad_h")):
+        if one in found:
+            found.setdefault(other, 0)  # where Caffe takes one of them alone
     if "normalize" in found:  # the deprecated spelling, which `normalization` overrules
         found.setdefault("normalization", "VALID" if found["normalize"] else "BATCH_SIZE")
         del found["normalize"]

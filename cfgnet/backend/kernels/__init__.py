@@ -20,7 +20,7 @@ from cfgnet.backend.kernels.losses import Losses
 from cfgnet.backend.kernels.lstm import LSTM
 from cfgnet.backend.kernels.matrix import Matrix
 from cfgnet.backend.kernels.normalization import Normalization
-from cfgnet.backend.kernels.pooling import Pooling
+from cfgnet.backend.kernels.resampling import Resampling
 from cfgnet.backend.kernels.rnn import RNN
 from cfgnet.backend.kernels.rows import Rows
 from cfgnet.backend.kernels.various import Various
@@ -29,6 +29,18 @@ __all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Record", "Recorder", "in
 
 
 class Kernels(
-    Convolution, Pooling, LSTM, GRU, RNN, Attention, Matrix, Rows, Losses, Extremes, Normalization, Various, Elementwise
+    Convolution,
+    Resampling,
+    LSTM,
+    GRU,
+    RNN,
+    Attention,
+    Matrix,
+    Rows,
+    Losses,
+    Extremes,
+    Normalization,
+    Various,
+    Elementwise,
 ):
     """All kernels over an array module `xp`, for any dtype and any number of axes; a faster tier overrides some."""

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
-from cfgnet.backend.kernels.correlation import Correlation, by_taps, channels_last, clear_around, padded_part
+from cfgnet.backend.kernels.correlation import Correlation, by_taps, channels_last, is_depthwise, padded
+from cfgnet.backend.kernels.depthwise import Depthwise
 from cfgnet.backend.kernels.winograd import Winograd
 from cfgnet.backend.window import Window
 
 
-class Convolution(Winograd):
+class Convolution(Winograd, Depthwise):
     """`conv`, and its gradients `conv_dx` and `conv_dweight`."""
 
     column_elements = 1 << 17
@@ -50,6 +51,8 @@ class Convolution(Winograd):
         """dweight = correlation of x with dy; with `add` it is added."""
         xp = self.xp
         view = by_taps(dweight, group)
+        if is_depthwise(dweight, group):
+            return self.depthwise_dweight(x, dy, view, window, add)
         if self.by_winograd(Correlation(x, view, dy, window), self.least_products // 2):
             return self.winograd_dweight(x, dy, view, window, add)
         shares = self.shares(x.shape[0])
@@ -90,6 +93,8 @@ class Convolution(Winograd):
         xp = self.xp
         if len(parts) == 1 and self.by_winograd(parts[0], self.least_products):
             return self.winograd(parts[0], bias)
+        if parts[0].weight.shape[0] == parts[0].source.shape[1] == parts[0].target.shape[1]:
+            return self.depthwise(parts, bias)
         matrices, first = list[Array](), list[Call]()
         for place, part in enumerate(parts):
             matrix = part.weight
@@ -161,11 +166,7 @@ class _Piece:
         n, *_, channels = self.lower.shape
         outputs, kernel, dtype = self.upper.shape[1:-1], self.window.kernel, self.lower.dtype
         span = self.window.span(outputs)
-        here, there = padded_part(self.lower, self.window, span)
-        self.seen = self.lower[here]
-        whole = self.seen.shape == (n, *span, channels) and self.seen.strides[-1] == self.seen.itemsize
-        self.padded = self.seen if whole else self.kernels.temporary(self.thread, 0, (n, *span, channels), dtype)
-        self.there = there
+        self.padded, self.first = padded(self.kernels, self.lower, self.window, span, self.thread)
         per, width = channels // self.group, self.upper.shape[-1] // self.group
         rows, inner = n * math.prod(outputs[1:]), math.prod(kernel) * per
         windows = self.windows(per)
@@ -211,10 +212,7 @@ class _Piece:
 
     def unfold(self) -> list[Call]:
         """The calls that bring the columns up to date."""
-        xp, calls = self.kernels.xp, list[Call]()
-        if self.padded is not self.seen:
-            calls += [*clear_around(self.padded, self.there), partial(xp.copyto, self.padded[self.there], self.seen)]
-        return [*calls, *(partial(xp.copyto, *pair) for pair in self.copies)]
+        return [*self.first, *(partial(self.kernels.xp.copyto, *pair) for pair in self.copies)]
 
     def multiply(self, matrix: Array, bias: Array | None) -> list[Call]:
         """The calls that write the product of the columns with a matrix (group, 1, inner, O / group), plus bias."""

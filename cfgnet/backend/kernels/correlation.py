@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from cfgnet.backend.kernels.base import Array, Call
+from cfgnet.backend.kernels.base import Array, Base, Call
 from cfgnet.backend.window import Window
 
 
@@ -25,9 +25,27 @@ def by_taps(weight: Array, group: int) -> Array:
     return view.transpose(0, *range(3, view.ndim), 2, 1)
 
 
+def is_depthwise(weight: Array, group: int) -> bool:
+    """Whether a weight (O, C / group, kernel...) convolves each channel by itself."""
+    return bool(weight.shape[0] == group and weight.shape[1] == 1)
+
+
 def channels_last(array: Array) -> Array:
     """A view (N, spatial..., C) of an array (N, C, spatial...)."""
     return array.transpose(0, *range(2, array.ndim), 1)
+
+
+def padded(
+    kernels: Base, source: Array, window: Window, span: tuple[int, ...], thread: int
+) -> tuple[Array, list[Call]]:
+    """A source (n, in..., C) with what windows that reach over `span` need around it, and the calls that bring that up
+    to date: none where the source has all of it."""
+    here, there = padded_part(source, window, span)
+    seen, shape = source[here], (source.shape[0], *span, source.shape[-1])
+    if seen.shape == shape and seen.strides[-1] == seen.itemsize:
+        return seen, []
+    whole = kernels.temporary(thread, 0, shape, source.dtype)
+    return whole, [*clear_around(whole, there), partial(kernels.xp.copyto, whole[there], seen)]
 
 
 def padded_part(source: Array, window: Window, span: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -115,17 +115,17 @@ class Elementwise(Base):
         count = size // width
         if not any(step.axes is not None or any(a.size == width < size for a in step.operands) for step in steps):
             return [step.flat() for step in steps], [], []
-        repeats = _repeats(count, width, self.row_elements)
+        times = repeats(count, width, self.row_elements)
 
         def long(array: Array) -> Array:
             if array.size == size:
-                return array.reshape(count // repeats, repeats * width)
+                return array.reshape(count // times, times * width)
             if array.size == 1:
                 return array.reshape(1, 1)
             if id(array) not in rows:
-                row = rows[id(array)] = self.temporary(-1, 2000 + len(rows), (repeats, width), array.dtype)
+                row = rows[id(array)] = self.temporary(-1, 2000 + len(rows), (times, width), array.dtype)
                 before.append(partial(self.xp.copyto, row, array.reshape(width)))
-            return rows[id(array)].reshape(1, repeats * width)
+            return rows[id(array)].reshape(1, times * width)
 
         made = list[Step]()
         for step in steps:
@@ -134,10 +134,10 @@ class Elementwise(Base):
                 made.append(Step(step.formula, long(step.out), given))
                 continue
             out = step.out.reshape(1, width)
-            if repeats > 1:
-                out = self.temporary(-1, 3000 + len(made), (1, repeats * width), step.out.dtype)
-                after += _gathered(self, out.reshape(repeats, width), step)
-            made.append(Step(step.formula, out, given, (0,), step.add and repeats == 1))
+            if times > 1:
+                out = self.temporary(-1, 3000 + len(made), (1, times * width), step.out.dtype)
+                after += _gathered(self, out.reshape(times, width), step)
+            made.append(Step(step.formula, out, given, (0,), step.add and times == 1))
         return made, before, after
 
     def followed(self, record: Record, steps: Sequence[Step]) -> Call:
@@ -299,7 +299,7 @@ def _is_row(array: Array, width: int) -> bool:
     return bool(array.ndim and array.size == width == array.shape[-1])
 
 
-def _repeats(count: int, width: int, most: int) -> int:
+def repeats(count: int, width: int, most: int) -> int:
     """How many of `count` rows are taken as one of at most `most` elements, with none left over; 1 for long ones."""
     return 1 if 4 * width > most else next((n for n in range(most // width, 1, -1) if count % n == 0), 1)
 

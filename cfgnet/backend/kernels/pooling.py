@@ -19,7 +19,10 @@ from cfgnet.backend.window import Window
 
 
 class Pooling(Base):
-    """The largest or the mean element of each window, and their gradients; arrays are (N, C, spatial...)."""
+    """The largest, the mean, the sum, or one of the elements of each window, and their gradients.
+
+    Arrays are (N, C, spatial...).
+    """
 
     pooled_elements = 1 << 16
     """About how many elements of the input are worked on at a time by a thread; what fits its cache is fastest."""
@@ -70,27 +73,76 @@ class Pooling(Base):
 
     def pool_ave(self, x: Array, y: Array, window: Window) -> Call:
         """y = mean of each window; the divisor counts the padding, but not what lies beyond it (Caffe's rule)."""
+        return self._weighted(x, y, window, self._factor(x, y, window))
+
+    def pool_ave_dx(self, dy: Array, dx: Array, window: Window) -> Call:
+        """dx = each dy / divisor, spread over its window."""
+        return self._spread(dy, dx, window, self._factor(dx, dy, window))
+
+    def pool_sum(self, x: Array, y: Array, window: Window) -> Call:
+        """y = sum of each window."""
+        return self._weighted(x, y, window, None)
+
+    def pool_sum_dx(self, dy: Array, dx: Array, window: Window) -> Call:
+        """dx = each dy, spread over its window."""
+        return self._spread(dy, dx, window, None)
+
+    def pool_draw(self, x: Array, u: Array, y: Array, window: Window) -> Call:
+        """y = a positive element of each window, drawn with a probability in proportion to it; 0 where there is none.
+
+        `u`, in [0, 1), draws: of the elements in row-major order, it is the first up to which they sum to more than u
+        times the sum of all.
+        """
         xp = self.xp
-        factor = self._factor_per_channel(x, y, window)
+
+        def steps(x: Array, u: Array, y: Array, thread: int) -> list[Call]:
+            drawn = _Drawn(self, x, u, window, thread)
+            part = self.temporary(thread, 5, y.shape, y.dtype)
+            calls: list[Call] = [*drawn.start(), partial(y.fill, 0)]
+            for number, seen in enumerate(drawn.seen):
+                calls += [*drawn.next(number), partial(xp.multiply, seen, drawn.won, part), partial(xp.add, y, part, y)]
+            return calls
+
+        return self._by_samples(steps, x, u, y)
+
+    def pool_draw_dx(self, x: Array, u: Array, dy: Array, dx: Array, window: Window) -> Call:
+        """dx = dy, carried to the element of each window that u draws; u and x are as in `pool_draw`."""
+        xp = self.xp
+
+        def steps(x: Array, u: Array, dy: Array, dx: Array, thread: int) -> list[Call]:
+            drawn, sorted_dx = _Drawn(self, x, u, window, thread), _Sorted(self, dx, dy, window, thread, 6)
+            part = self.temporary(thread, 5, dy.shape, dy.dtype)
+            calls: list[Call] = [*drawn.start(), *sorted_dx.clear()]
+            for number, (_, target) in enumerate(sorted_dx.taps()):
+                calls += [*drawn.next(number), partial(xp.multiply, dy, drawn.won, part)]
+                calls.append(partial(xp.add, target, part, target))
+            return [*calls, *sorted_dx.scatter()]
+
+        return self._by_samples(steps, x, u, dy, dx)
+
+    def _weighted(self, x: Array, y: Array, window: Window, factor: Array | None) -> Call:
+        """y = sum of each window, times its factor (out...)."""
+        xp, factor = self.xp, self._per_channel(factor, y)
 
         def steps(x: Array, y: Array, thread: int) -> list[Call]:
             sorted_x = _Sorted(self, x, y, window, thread, 0)
             first, *others = (seen for _, seen in sorted_x.taps())
             calls: list[Call] = [*sorted_x.gather(0), partial(xp.copyto, y, first)]
             calls += [partial(xp.add, y, seen, y) for seen in others]
-            return [*calls, partial(xp.multiply, y, factor, y)]
+            return calls if factor is None else [*calls, partial(xp.multiply, y, factor, y)]
 
         return self._by_samples(steps, x, y)
 
-    def pool_ave_dx(self, dy: Array, dx: Array, window: Window) -> Call:
-        """dx = each dy / divisor, spread over its window."""
-        xp = self.xp
-        factor = self._factor_per_channel(dx, dy, window)
+    def _spread(self, dy: Array, dx: Array, window: Window, factor: Array | None) -> Call:
+        """dx = each dy times its factor (out...), spread over its window."""
+        xp, factor = self.xp, self._per_channel(factor, dy)
 
         def steps(dy: Array, dx: Array, thread: int) -> list[Call]:
-            sorted_dx = _Sorted(self, dx, dy, window, thread, 0)
-            share = self.temporary(thread, 1, dy.shape, dy.dtype)
-            calls: list[Call] = [*sorted_dx.clear(), partial(xp.multiply, dy, factor, share)]
+            sorted_dx, share = _Sorted(self, dx, dy, window, thread, 0), dy
+            calls = sorted_dx.clear()
+            if factor is not None:
+                share = self.temporary(thread, 1, dy.shape, dy.dtype)
+                calls.append(partial(xp.multiply, dy, factor, share))
             calls += [partial(xp.add, target, share, target) for _, target in sorted_dx.taps()]
             return [*calls, *sorted_dx.scatter()]
 
@@ -136,9 +188,9 @@ class Pooling(Base):
             total = total * count.reshape(-1, *(1,) * (x.ndim - 3 - axis))
         return (1 / total).astype(y.dtype)
 
-    def _factor_per_channel(self, x: Array, y: Array, window: Window) -> Array:
-        """The factor as (out..., C), so that numpy need not repeat it pixel by pixel."""
-        return self._factor(x, y, window)[..., None] * self.xp.ones(y.shape[1], y.dtype)
+    def _per_channel(self, factor: Array | None, y: Array) -> Array | None:
+        """A factor as (out..., C), so that numpy need not repeat it pixel by pixel; None as it is."""
+        return None if factor is None else factor[..., None] * self.xp.ones(y.shape[1], y.dtype)
 
 
 class _Sorted:
@@ -185,6 +237,35 @@ class _Sorted:
         full = sum(lower.size for _, lower in self.pairs) == self.lower.size
         first: list[Call] = [] if full else [partial(self.lower.fill, 0)]
         return [*first, *(partial(self.xp.copyto, lower, plane) for plane, lower in self.pairs)]
+
+
+class _Drawn:
+    """Which elements of some samples (n, spatial..., C) are drawn by u (n, out..., C), one element of the kernel after
+    another: the sum goes on, and where it comes to lie above the threshold, that element has won."""
+
+    def __init__(self, kernels: Base, x: Array, u: Array, window: Window, thread: int):
+        self.xp, self.u = kernels.xp, u
+        self.sorted = _Sorted(kernels, x, u, window, thread, 0)
+        self.seen = [seen for _, seen in self.sorted.taps()]
+        self.total, self.threshold = (kernels.temporary(thread, place, u.shape, u.dtype) for place in (1, 2))
+        self.before, self.won = (kernels.temporary(thread, place, u.shape, bool) for place in (3, 4))
+
+    def start(self) -> list[Call]:
+        """The calls that find the thresholds."""
+        xp, planes, total = self.xp, self.sorted.planes, self.total
+        calls: list[Call] = [*self.sorted.gather(0), partial(xp.maximum, planes, 0, out=planes), partial(total.fill, 0)]
+        calls += [partial(xp.add, total, seen, total) for seen in self.seen]
+        return [*calls, partial(xp.multiply, total, self.u, self.threshold), partial(total.fill, 0)]
+
+    def next(self, number: int) -> list[Call]:
+        """The calls that find out where the element of that number has won."""
+        xp = self.xp
+        return [
+            partial(xp.greater, self.total, self.threshold, self.before),
+            partial(xp.add, self.total, self.seen[number], self.total),
+            partial(xp.greater, self.total, self.threshold, self.won),
+            partial(xp.not_equal, self.won, self.before, self.won),
+        ]
 
 
 def _places(axis: tuple[int, int, int, int, int]) -> list[tuple[int, slice, slice]]:

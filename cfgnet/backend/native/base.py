@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +76,21 @@ def plain(*arrays: Array | None) -> bool:
 def in_pixels(*arrays: Array) -> bool:
     """Whether all arrays are (N, C, H, W) in float32, and lie in memory with the channels last."""
     return all(a.ndim == 4 and plain(channels_last(a)) for a in arrays)
+
+
+def over_planes(kernel: Callable[..., Call]) -> Callable[..., Call]:
+    """The same kernel, which takes what has one spatial axis as planes of one line, because C knows planes only."""
+
+    def as_planes(value: Any) -> Any:
+        if isinstance(value, Window):
+            return value.over_planes()
+        return value[:, :, None] if getattr(value, "ndim", 0) == 3 else value
+
+    @functools.wraps(kernel)
+    def bind(self: NativeBase, *args: Any, **settings: Any) -> Call:
+        return kernel(self, *(map(as_planes, args) if args[0].ndim == 3 else args), **settings)
+
+    return bind
 
 
 def window_fields(window: Window) -> dict[str, int]:

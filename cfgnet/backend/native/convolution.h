@@ -76,14 +76,18 @@ static Demand conv_demand(const void *args) {
    floats behind pixel j * x_stride of line i * y_stride. */
 typedef struct {
     int64_t y0, x0, y_step, x_step, y_stride, x_stride, taps, depth;
-    int64_t line[MOST_TAPS], offset[MOST_TAPS];
+    int64_t line[MOST_TAPS], column[MOST_TAPS], offset[MOST_TAPS];
     int64_t row[MOST_TAPS]; /* of the weight */
 } Lattice;
 
-/* The lattice of class (y, x), of which a forward convolution has only (0, 0), and there a tap is a row of the kernel. */
-static void find_lattice(const conv_args *c, const Lines *l, int64_t y, int64_t x, Lattice *out) {
+/* How many elements in a row of the kernel are taken as one tap: all of them where what they see lies together. */
+static int64_t tap_run(const conv_args *c, const Lines *l) {
+    return c->turned || c->dilation_w > 1 || l->step != c->source_c / c->group ? 1 : c->kernel_w;
+}
+
+/* The lattice of class (y, x), of which a forward convolution has only (0, 0), with `run` elements to a tap. */
+static void find_lattice(const conv_args *c, const Lines *l, int64_t run, int64_t y, int64_t x, Lattice *out) {
     const int64_t depth = c->source_c / c->group;
-    const int64_t run = c->turned || c->dilation_w > 1 || l->step != depth ? 1 : c->kernel_w;
     *out = c->turned ? (Lattice){y, x, c->stride_h, c->stride_w, 1, 1, 0, depth}
                      : (Lattice){0, 0, 1, 1, c->stride_h, c->stride_w, 0, run * depth};
     for (int64_t ky = 0; ky < c->kernel_h; ky++)
@@ -94,7 +98,7 @@ static void find_lattice(const conv_args *c, const Lines *l, int64_t y, int64_t 
                 if (dy % c->stride_h || dx % c->stride_w) continue;
                 dy /= c->stride_h, dx /= c->stride_w;
             }
-            out->line[out->taps] = dy;
+            out->line[out->taps] = dy, out->column[out->taps] = dx;
             out->offset[out->taps] = ((dy + l->top) * l->pitch + dx + l->left) * l->step;
             out->row[out->taps++] = (ky * c->kernel_w + kx) * depth;
         }
@@ -200,7 +204,7 @@ static void conv_run(const void *args, int64_t part, float *work) {
         s.from = find_lines(&lines, s.from_line, smaller(end, sample_end), work);
         for (int64_t y = 0; y < y_classes; y++)
             for (int64_t x = 0; x < x_classes; x++) {
-                find_lattice(&one, &lines, y, x, &lattice);
+                find_lattice(&one, &lines, tap_run(&one, &lines), y, x, &lattice);
                 convolve(&one, &s, first, stop);
             }
     }

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
-from cfgnet.backend.kernels.correlation import channels_last
-from cfgnet.backend.native.base import NativeBase, in_pixels, window_fields
+from cfgnet.backend.kernels.correlation import channels_last, is_depthwise
+from cfgnet.backend.native.base import NativeBase, in_pixels, over_planes, window_fields
 from cfgnet.backend.window import Window
 
 PURPOSES = ("laid", "packed", "planes", "totals", "whole")
@@ -31,32 +31,42 @@ for each pair of them fit a core's cache."""
 
 
 class NativeConvolution(NativeBase):
-    """`conv` and its gradients, in two dimensions with the channels last."""
+    """`conv` and its gradients, in one or two dimensions with the channels last."""
 
+    @over_planes
     def conv(self, x: Array, weight: Array, bias: Array | None, y: Array, window: Window, group: int) -> Call:
-        """As the numpy kernel, in two dimensions with the channels last."""
+        """As the numpy kernel, in one or two dimensions with the channels last."""
         if not in_pixels(x, y) or not _taps_fit(weight):
             return super().conv(x, weight, bias, y, window, group)
+        if is_depthwise(weight, group):
+            return self._in_turn(*self._depthwise(x, weight, bias, y, window, turned=False))
         convolve = self._winograd if self._by_winograd(y, x, window, group) else self._direct
         return self._in_turn(*convolve(x, weight, bias, y, window, group, turned=False))
 
+    @over_planes
     def conv_dx(self, dy: Array, weight: Array, dx: Array, window: Window, group: int) -> Call:
-        """As the numpy kernel, in two dimensions with the channels last."""
+        """As the numpy kernel, in one or two dimensions with the channels last."""
         if not in_pixels(dx, dy) or not _taps_fit(weight):
             return super().conv_dx(dy, weight, dx, window, group)
+        if is_depthwise(weight, group):
+            return self._in_turn(*self._depthwise(dy, weight, None, dx, window, turned=True))
         if self._by_winograd(dy, dx, window, group) and FEWER * _tiles(dx, window) > _tiles(dy, window):
             return self._in_turn(*self._winograd_dx(dy, weight, dx, window, group))
         convolve = self._winograd if self._by_winograd(dx, dy, window, group) else self._direct
         return self._in_turn(*convolve(dy, weight, None, dx, window, group, turned=True))
 
+    @over_planes
     def conv_dweight(self, x: Array, dy: Array, dweight: Array, window: Window, group: int, add: bool = False) -> Call:
-        """As the numpy kernel, in two dimensions with the channels last."""
+        """As the numpy kernel, in one or two dimensions with the channels last."""
         if not in_pixels(x, dy) or not _taps_fit(dweight):
             return super().conv_dweight(x, dy, dweight, window, group, add)
         view = _by_taps(dweight)
-        fits = self._fits_winograd(x, dy, window, group)
-        compute = self._winograd_dweight if fits else self._direct_dweight
-        call, totals = compute(x, dy, view.shape, window, group)
+        if is_depthwise(dweight, group):
+            call, totals = self._direct_dweight("depthwise_dweight", x, dy, view.shape, window, 1)
+        elif self._fits_winograd(x, dy, window, group):
+            call, totals = self._winograd_dweight(x, dy, view.shape, window, group)
+        else:
+            call, totals = self._direct_dweight("conv_dweight", x, dy, view.shape, window, group)
         if view.flags.c_contiguous:
             return self._in_turn(call, self._gather(totals, view, add))
         whole = self._own("whole", view.shape)
@@ -105,14 +115,27 @@ class NativeConvolution(NativeBase):
         )  # fmt: skip
         return [*first, call]
 
+    def _depthwise(
+        self, source: Array, weight: Array, bias: Array | None, target: Array, window: Window, turned: bool
+    ) -> list[Call]:
+        """The calls of a convolution of each channel by itself, or of its transpose."""
+        laid, first = self._laid_by_taps(weight)
+        call = self.pool.call(
+            "depthwise",
+            source=channels_last(source), weight=laid, bias=bias, target=channels_last(target),
+            samples=source.shape[0], group=1, turned=int(turned),
+            **_axes(source=source, target=target), **window_fields(window),
+        )  # fmt: skip
+        return [*first, call]
+
     def _direct_dweight(
-        self, x: Array, dy: Array, shape: tuple[int, ...], window: Window, group: int
+        self, kernel: str, x: Array, dy: Array, shape: tuple[int, ...], window: Window, group: int
     ) -> tuple[Call, Array]:
         """The call that computes the gradient of a weight in shares, and the shares."""
         parts = min(x.shape[0], self.threads.count)
         totals = self._own("totals", (parts, *shape))
         call = self.pool.call(
-            "conv_dweight",
+            kernel,
             x=channels_last(x), dy=channels_last(dy), totals=totals, parts=parts, samples=x.shape[0], group=group,
             **_axes(x=x, y=dy), **window_fields(window),
         )  # fmt: skip

@@ -15,12 +15,14 @@
 #include "box.h"
 #include "convolution.h"
 #include "copy.h"
+#include "depthwise.h"
 #include "gru.h"
 #include "losses.h"
 #include "lstm.h"
 #include "matrix.h"
 #include "normalization.h"
 #include "pooling.h"
+#include "resampling.h"
 #include "rnn.h"
 #include "rows.h"
 #include "tiles.h"
@@ -34,6 +36,8 @@ static const Kernel KERNELS[] = {
     ENTRY_COVERING(conv),
     ENTRY(pack_weight),
     ENTRY(conv_dweight),
+    ENTRY_COVERING(depthwise),
+    ENTRY(depthwise_dweight),
     ENTRY(gather),
     ENTRY_COVERING(winograd),
     ENTRY(winograd_weight),
@@ -45,6 +49,9 @@ static const Kernel KERNELS[] = {
     ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),
     ENTRY_OF(pool_ave, pool, pool_y_covers, NULL),
     ENTRY_OF(pool_ave_dx, pool, pool_x_covers, NULL),
+    ENTRY_OF(pool_draw, pool, pool_y_covers, NULL),
+    ENTRY_OF(pool_draw_dx, pool, pool_x_covers, NULL),
+    ENTRY_COVERING(resample),
     ENTRY(box_sum),
     ENTRY(softmax),
     ENTRY_AS(softmax_dx, softmax),

@@ -12,15 +12,15 @@ from cfgnet.backend.kernels.base import Array, Call, Record
 from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.native import _native
 from cfgnet.backend.native.attention import NativeAttention
-from cfgnet.backend.native.base import Around, in_pixels, split, window_fields
+from cfgnet.backend.native.base import Around, split
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
 from cfgnet.backend.native.losses import NativeLosses
 from cfgnet.backend.native.normalization import NativeNormalization
+from cfgnet.backend.native.pooling import NativePooling
 from cfgnet.backend.native.recurrent import NativeRecurrent
 from cfgnet.backend.native.rows import NativeRows
 from cfgnet.backend.native.various import NativeVarious
-from cfgnet.backend.window import Window
 
 MOST_AXES_OF_PRODUCTS = 3
 """As in matrix.h."""
@@ -30,6 +30,7 @@ BOX = 1 << 12
 
 class NativeKernels(
     NativeConvolution,
+    NativePooling,
     NativeRecurrent,
     NativeAttention,
     NativeNormalization,
@@ -129,42 +130,6 @@ class NativeKernels(
         if not isinstance(one, _native.Call) or places is None:
             return super().products(a, b, out)
         return self.pool.call("products", one=one, **places)
-
-    # Pooling.
-
-    def pool_max(self, x: Array, y: Array, window: Window) -> Call:
-        """As the numpy kernel, in two dimensions with the channels last."""
-        if not in_pixels(x, y):
-            return super().pool_max(x, y, window)
-        return self._pool("pool_max", x, y, window, x=x, y=y)
-
-    def pool_max_dx(self, x: Array, y: Array, dy: Array, dx: Array, window: Window) -> Call:
-        """As the numpy kernel, in two dimensions with the channels last."""
-        if not in_pixels(x, y, dy, dx):
-            return super().pool_max_dx(x, y, dy, dx, window)
-        return self._pool("pool_max_dx", x, y, window, x=x, y=y, dy=dy, dx=dx)
-
-    def pool_ave(self, x: Array, y: Array, window: Window) -> Call:
-        """As the numpy kernel, in two dimensions with the channels last."""
-        if not in_pixels(x, y):
-            return super().pool_ave(x, y, window)
-        return self._pool("pool_ave", x, y, window, x=x, y=y, factor=self._factor(x, y, window))
-
-    def pool_ave_dx(self, dy: Array, dx: Array, window: Window) -> Call:
-        """As the numpy kernel, in two dimensions with the channels last."""
-        if not in_pixels(dy, dx):
-            return super().pool_ave_dx(dy, dx, window)
-        return self._pool("pool_ave_dx", dx, dy, window, dy=dy, dx=dx, factor=self._factor(dx, dy, window))
-
-    def _pool(self, kernel: str, lower: Array, upper: Array, window: Window, **arrays: Array) -> Call:
-        samples, channels, x_h, x_w = lower.shape
-        return self.pool.call(
-            kernel,
-            **(dict.fromkeys(("x", "y", "dy", "dx", "factor")) | arrays),
-            **{"samples": samples, "channels": channels, "x_h": x_h, "x_w": x_w},
-            **{"y_h": upper.shape[2], "y_w": upper.shape[3]},
-            **window_fields(window),
-        )
 
 
 def _row_step(matrix: Array) -> int | None:

@@ -1,7 +1,7 @@
 /* Pooling in two dimensions, over arrays (samples, height, width, channels), one vector of channels at a time. */
 
 #define FIELDS_pool(A, W, L, C, I, F)                                                                          \
-    A(x) A(y) A(dy) A(dx) A(factor) I(samples) I(channels) I(x_h) I(x_w) I(y_h) I(y_w)                         \
+    A(x) A(y) A(dy) A(dx) A(u) A(factor) I(samples) I(channels) I(x_h) I(x_w) I(y_h) I(y_w)                         \
     I(kernel_h) I(kernel_w) I(stride_h) I(stride_w) I(pad_h) I(pad_w) I(dilation_h) I(dilation_w)
 DECLARE(pool)
 
@@ -16,12 +16,14 @@ INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t
 /* Runs BODY for each window of a sample and each vector of n channels from c on, between BEGIN and END; in it, `seen` is
    where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. LINE runs before each
    line y of windows. */
+#define EACH_TAP(BODY)                                                                                         \
+    for (int64_t ky = ky0, line = first + c; ky < ky1; ky++, line += down)                                     \
+        for (int64_t kx = kx0, seen = line; kx < kx1; kx++, seen += across) BODY
 #define ONE_WINDOW(N, BEGIN, BODY, END)                                                                        \
     {                                                                                                          \
         const int64_t n = N;                                                                                   \
         BEGIN;                                                                                                 \
-        for (int64_t ky = ky0, line = first + c; ky < ky1; ky++, line += down)                                 \
-            for (int64_t kx = kx0, seen = line; kx < kx1; kx++, seen += across) BODY;                          \
+        EACH_TAP(BODY);                                                                                        \
         END;                                                                                                   \
     }
 #define EACH_WINDOW(LINE, BEGIN, BODY, END)                                                                    \
@@ -97,4 +99,33 @@ static void pool_max_dx_run(const void *args, int64_t part, float *work) {
 static void pool_ave_dx_run(const void *args, int64_t part, float *work) {
     EACH_WINDOW(clear_lines(p, part, y), const vec up = load_some(p->dy + out, n) * p->factor[y * p->y_w + x],
                 add_some(p->dx + seen, up, n), (void)0)
+}
+
+/* Of the positive elements of a window one is drawn, with a probability in proportion to it: the first up to which they
+   sum to more than u times the sum of all. DRAWN is where that is the one seen last. */
+#define POSITIVE vmaximum(load_some(p->x + seen, n), splat(0))
+#define THRESHOLD                                                                                              \
+    vec all = splat(0);                                                                                        \
+    EACH_TAP(all += POSITIVE);                                                                                 \
+    vec sum = splat(0);                                                                                        \
+    const vec threshold = all * load_some(p->u + out, n)
+#define DRAWN                                                                                                  \
+    const ivec before = sum > threshold;                                                                       \
+    sum += POSITIVE;                                                                                           \
+    const ivec drawn = (sum > threshold) & ~before
+
+/* y = the element drawn from each window. */
+static void pool_draw_run(const void *args, int64_t part, float *work) {
+    EACH_WINDOW((void)0, THRESHOLD; vec found = splat(0), {
+        DRAWN;
+        found = choose(drawn, load_some(p->x + seen, n), found);
+    }, store_some(p->y + out, found, n))
+}
+
+/* dx += dy at the element drawn from each window. */
+static void pool_draw_dx_run(const void *args, int64_t part, float *work) {
+    EACH_WINDOW(clear_lines(p, part, y), THRESHOLD; const vec up = load_some(p->dy + out, n), {
+        DRAWN;
+        add_some(p->dx + seen, choose(drawn, up, splat(0)), n);
+    }, (void)0)
 }
