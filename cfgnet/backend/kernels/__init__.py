@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from cfgnet.backend.kernels.attention import Attention
 from cfgnet.backend.kernels.base import Call, ConvAlgo, Immediate, Record, Recorder, in_turn
+from cfgnet.backend.kernels.classes import Classes
 from cfgnet.backend.kernels.convolution import Convolution
+from cfgnet.backend.kernels.ctc import CTC
 from cfgnet.backend.kernels.elementwise import Elementwise
 from cfgnet.backend.kernels.extremes import Extremes
 from cfgnet.backend.kernels.gru import GRU
-from cfgnet.backend.kernels.losses import Losses
 from cfgnet.backend.kernels.lstm import LSTM
 from cfgnet.backend.kernels.matrix import Matrix
 from cfgnet.backend.kernels.normalization import Normalization
@@ -29,6 +30,19 @@ __all__ = ["Call", "ConvAlgo", "Immediate", "Kernels", "Record", "Recorder", "in
 
 
 class Kernels(
-    Convolution, Pooling, LSTM, GRU, RNN, Attention, Matrix, Rows, Losses, Extremes, Normalization, Various, Elementwise
+    Convolution,
+    Pooling,
+    LSTM,
+    GRU,
+    RNN,
+    Attention,
+    Matrix,
+    Rows,
+    Classes,
+    CTC,
+    Extremes,
+    Normalization,
+    Various,
+    Elementwise,
 ):
     """All kernels over an array module `xp`, for any dtype and any number of axes; a faster tier overrides some."""
