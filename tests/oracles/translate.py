@@ -186,6 +186,10 @@ def fields(message):
             found |= {RENAMED.get(k, k): plain(v) for k, v in given[0].items() if k not in IMPLEMENTATION}
         elif key not in WIRING:
             found[key] = plain(given)
+    if isinstance(found.get("loss_weight"), list):  # one for each top; cfgnet weighs the first
+        found["loss_weight"], *others = found["loss_weight"]
+        if any(others):
+            raise UnsupportedError("cfgnet weighs the first output of a layer only")
     if "normalize" in found:  # the deprecated spelling, which `normalization` overrules
         found.setdefault("normalization", "VALID" if found["normalize"] else "BATCH_SIZE")
         del found["normalize"]
