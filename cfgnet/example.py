@@ -193,12 +193,57 @@ def _settings(cls: type[Layer], case: Case) -> list[_Setting]:
             # What comes out is not what a head goes on with.
             headed = [_Setting(DIGITS, HEAD[:1], ["score"], ["label"], HEAD[1:]), *headed]
         return [*headed, *(setting._replace(after=[]) for setting in headed), *doubled]
-    return [
+    compared = [
         _Setting(DIGITS, HEAD[:1], ["score"], ["label"], [] if cls.is_loss else HEAD[1:]),
         _Setting(FORMULA, REGRESSION[:1], ["score", "target"], [], [] if cls.is_loss else REGRESSION[1:]),
         _Setting(PAIRS, TWINS, ["a", "b"], ["sim"], []),
-        *doubled,
     ]
+    takes = getattr(cls, "takes", {})
+    if "target" in takes:  # the numbers of a formula are not that
+        del compared[1]
+    return [*(_with(takes, cls, setting) for setting in compared), *_own_tensors(cls, case), *doubled]
+
+
+def _with(takes: Mapping[str, str], cls: type[Layer], setting: _Setting) -> _Setting:
+    """The setting with layers of the types that a loss takes the outputs of, by port, behind its tensors."""
+    ports = [port.name for port in cls.wiring.inputs if port.kind == "float" and not port.optional]
+    before, floats = list(setting.before), list(setting.floats)
+    for place, (port, tensor) in enumerate(zip(ports, setting.floats, strict=False)):
+        if kind := takes.get(port):
+            floats[place] = kind.lower()
+            before.append(f"{{type: {kind}, name: {kind.lower()}, inputs: {tensor}}}")
+    return setting._replace(before=before, floats=floats)
+
+
+def _own_tensors(cls: type[Layer], case: Case) -> list[_Setting]:
+    """Dummy data with a tensor for each port, as the case has it; what has no samples along axis 0 never changes."""
+    given = {port: case.given[port.name] for port in cls.wiring.inputs if port.name in case.given}
+    batch, tensors, before = 0, dict[str, Any](), list[str]()
+    for port, value in given.items():
+        first, *sample = _shape(value) or [0]
+        batch = batch or first
+        if first == batch:
+            tensors[port.name] = ({"shape": sample} if sample else {}) | _range(port, value)
+        else:
+            elements = flow(_elements(value))
+            before.append(f"{{type: Constant, name: {port.name}, shape: {flow([first, *sample])}, values: {elements}}}")
+    source = {"source": "dummy", "batch_size": batch, "tensors": tensors}
+    floats, ints = ([port.name for port in given if (port.kind == "int") == whole] for whole in (False, True))
+    return [_Setting(flow(source), before, floats, ints, [])] if batch else []
+
+
+def _range(port: Port, value: Any) -> dict[str, Any]:
+    """What a dummy tensor is filled with, so that it is much like the values that a case has for a port."""
+    elements = _elements(value) if isinstance(value, list) else [0.0]
+    if port.kind == "int":
+        return {"classes": int(max(elements)) + 1}
+    positive = min(elements) > 0
+    return {"filler": {"type": "uniform", "min": min(elements), "max": max(elements)} if positive else "gaussian"}
+
+
+def _elements(value: Any) -> list[float]:
+    """The numbers of a nested list, in row-major order."""
+    return [x for each in value for x in _elements(each)] if isinstance(value, list) else [value]
 
 
 def _own_sources(cls: type[Layer], case: Case) -> list[str]:
@@ -226,7 +271,7 @@ def _inputs(ports: Sequence[Port], setting: _Setting, case: Case) -> list[str] |
     """A tensor of the setting for each port, in order, and at a `*` port as many as the case has; None if too few."""
     names, floats, ints = list[str](), list(setting.floats), setting.ints
     for port in ports:
-        if port.optional:
+        if port.optional and port.name not in setting.floats:
             continue
         if not (ints if port.kind == "int" else floats or ints):
             return None

@@ -52,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, text in texts.items():
         (made / "data" / name).write_text(text, "utf-8")
+    np.save(made / "data" / "good.npy", np.eye(3, dtype=np.float32))
     np.savez(made / "data" / "good.npz", x=np.zeros((4, 2), np.float32), y=np.arange(4) % 3)
     return made
 

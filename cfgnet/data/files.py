@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from cfgnet.data.protobuf import blob
 from cfgnet.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
 
 
 def user_path(text: str) -> Path:
@@ -38,3 +44,17 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DataError(f"{path}: does not fit into memory; use a smaller file") from None
+
+
+def read_array(path: Path) -> Array:
+    """The numbers in a .npy file, or else a binaryproto of Caffe; DataError if they cannot be read."""
+    import numpy as np
+
+    with opened(path) as file:
+        try:
+            array: Array = np.load(file, allow_pickle=False) if path.suffix == ".npy" else blob(file.read())
+        except (ValueError, EOFError, DataError) as error:
+            raise DataError(f"{path}: not an array that can be read ({error})") from None
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{path}: expected numbers, found {array.dtype}")
+    return array

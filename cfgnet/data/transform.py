@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from cfgnet.data.files import opened, user_path
-from cfgnet.data.protobuf import blob
+from cfgnet.data.files import read_array, user_path
 from cfgnet.errors import DataError
 from cfgnet.explain import problem
 from cfgnet.layer import Kind, Shape, text
@@ -63,15 +62,10 @@ class Transform(Config):
 
         if self.mean_file is None:
             return None
-        path = user_path(self.mean_file)
-        with opened(path) as file:
-            try:
-                array = np.load(file, allow_pickle=False) if path.suffix == ".npy" else blob(file.read())
-            except (ValueError, EOFError, DataError) as error:
-                raise DataError(f"transform: mean_file {path}: not an array that can be read ({error})") from None
-        if array.dtype.kind not in "iuf":
-            raise DataError(f"transform: mean_file {path}: expected numbers, found {array.dtype}")
-        return array.astype(np.float32)
+        try:
+            return read_array(user_path(self.mean_file)).astype(np.float32)
+        except DataError as error:
+            raise DataError(f"transform: mean_file {error}") from None
 
     def shape(self, shape: Shape) -> Shape:
         """The shape of a sample of `shape` after the transform; DataError if it does not fit."""

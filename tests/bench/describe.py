@@ -40,7 +40,13 @@ PLAIN = {
     "Eltwise": {"operation": "SUM", "coeff": ()},
     "LSTM": {"expose_hidden": False, "reverse": False, "padded": False},
     "GRU": {"expose_hidden": False, "reverse": False, "padded": False, "reset_after": True},
-    "SoftmaxWithLoss": {"ignore_label": None, "normalization": "VALID"},
+    "SoftmaxWithLoss": {
+        "ignore_label": None,
+        "normalization": "VALID",
+        "class_weights": (),
+        "label_smoothing": 0.0,
+    },
+    "EuclideanLoss": {"normalization": "BATCH_SIZE"},
 }
 """Fields that have to be as they are here: the translation knows no other case."""
 

@@ -202,6 +202,10 @@ def fields(message):
     for one, other in (("pad_h", "pad_w"), ("pad_w", "pad_h")):
         if one in found:
             found.setdefault(other, 0)  # where Caffe takes one of them alone
+    if isinstance(found.get("loss_weight"), list):  # one for each top; cfgnet weighs the first
+        found["loss_weight"], *others = found["loss_weight"]
+        if any(others):
+            raise UnsupportedError("cfgnet weighs the first output of a layer only")
     if "normalize" in found:  # the deprecated spelling, which `normalization` overrules
         found.setdefault("normalization", "VALID" if found["normalize"] else "BATCH_SIZE")
         del found["normalize"]

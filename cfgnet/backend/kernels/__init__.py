@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from cfgnet.backend.kernels.attention import Attention
 from cfgnet.backend.kernels.base import Call, ConvAlgo, Immediate, Record, Recorder, in_turn
+from cfgnet.backend.kernels.classes import Classes
 from cfgnet.backend.kernels.convolution import Convolution
+from cfgnet.backend.kernels.ctc import CTC
 from cfgnet.backend.kernels.elementwise import Elementwise
 from cfgnet.backend.kernels.extremes import Extremes
 from cfgnet.backend.kernels.gru import GRU
-from cfgnet.backend.kernels.losses import Losses
 from cfgnet.backend.kernels.lstm import LSTM
 from cfgnet.backend.kernels.matrix import Matrix
 from cfgnet.backend.kernels.normalization import Normalization
@@ -37,7 +38,8 @@ class Kernels(
     Attention,
     Matrix,
     Rows,
-    Losses,
+    Classes,
+    CTC,
     Extremes,
     Normalization,
     Various,

@@ -30,6 +30,8 @@
 #include "winograd.h"
 
 #include "attention.h"
+#include "classes.h"
+#include "ctc.h"
 
 static const Kernel KERNELS[] = {
     ENTRY_OF(map, map, NULL, map_over),
@@ -60,6 +62,12 @@ static const Kernel KERNELS[] = {
     ENTRY(count_labels),
     ENTRY(cross_entropy),
     ENTRY_AS(cross_entropy_dx, cross_entropy),
+    ENTRY(label_weights),
+    ENTRY(pick),
+    ENTRY_AS(log_total, label_slope),
+    ENTRY(label_slope),
+    ENTRY(ctc),
+    ENTRY_AS(ctc_dx, ctc),
     ENTRY(gates_pack),
     ENTRY_AS(gates_pack_back, gates_pack),
     ENTRY(lstm),

@@ -13,9 +13,10 @@ from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.native import _native
 from cfgnet.backend.native.attention import NativeAttention
 from cfgnet.backend.native.base import Around, split
+from cfgnet.backend.native.classes import NativeClasses
 from cfgnet.backend.native.convolution import NativeConvolution
+from cfgnet.backend.native.ctc import NativeCTC
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
-from cfgnet.backend.native.losses import NativeLosses
 from cfgnet.backend.native.normalization import NativeNormalization
 from cfgnet.backend.native.pooling import NativePooling
 from cfgnet.backend.native.recurrent import NativeRecurrent
@@ -35,7 +36,8 @@ class NativeKernels(
     NativeAttention,
     NativeNormalization,
     NativeRows,
-    NativeLosses,
+    NativeClasses,
+    NativeCTC,
     NativeVarious,
 ):
     """The kernels of the native tier, run by the threads of a pool."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class NativeLosses(NativeBase):
         self, prob: Array, label: Array, loss: Array, ignore: int | None = None, divisor: int | None = None
     ) -> Call:
         """As the numpy kernel, where all arrays lie in one piece, in float32, and int32 for the labels."""
-        if not plain(prob, loss) or not _are_labels(label) or not prob.size:
+        if not plain(prob, loss) or not are_labels(label) or not prob.size:
             return super().cross_entropy(prob, label, loss, ignore, divisor)
         first, n = self._divisor(label, ignore, divisor)
         parts = parts_of(label.size)
@@ -55,14 +56,7 @@ class NativeLosses(NativeBase):
         arrays = {"prob": prob, "label": label, "n": n, "totals": totals, "bad": bad, "dloss": None, "dx": None}
         call = self.pool.call("cross_entropy", **arrays, **_by_class(prob, ignore, parts))
         gather = self.pool.call("gather", totals=totals, out=loss, count=parts, size=1, add=0)
-        classes = prob.shape[1]
-
-        def check() -> None:
-            if bad[:, 0].any():
-                found = bad[bad[:, 0].argmax(), 1]
-                raise DataError(f"expected labels from 0 to {classes - 1}, found {found}")
-
-        return Around(self.pool.program([*first, call, gather]), after=check)
+        return Around(self.pool.program([*first, call, gather]), after=partial(check_labels, bad, prob.shape[1]))
 
     def cross_entropy_dx(
         self,
@@ -74,7 +68,7 @@ class NativeLosses(NativeBase):
         divisor: int | None = None,
     ) -> Call:
         """As the numpy kernel, where all arrays lie in one piece, in float32, and int32 for the labels."""
-        if not plain(prob, dloss, dx) or not _are_labels(label) or not prob.size:
+        if not plain(prob, dloss, dx) or not are_labels(label) or not prob.size:
             return super().cross_entropy_dx(prob, label, dloss, dx, ignore, divisor)
         first, n = self._divisor(label, ignore, divisor)
         arrays = {"prob": prob, "label": label, "n": n, "totals": None, "bad": None, "dloss": dloss, "dx": dx}
@@ -89,7 +83,14 @@ class NativeLosses(NativeBase):
         return [], np.array(divisor or max(1, label.size), np.float32)
 
 
-def _are_labels(label: Array) -> bool:
+def check_labels(bad: Array, classes: int) -> None:
+    """DataError if some part of a kernel has found a label that is no class: `bad` says whether, and which."""
+    if bad[:, 0].any():
+        raise DataError(f"expected labels from 0 to {classes - 1}, found {bad[bad[:, 0].argmax(), 1]}")
+
+
+def are_labels(label: Array) -> bool:
+    """Whether an array is int32 in one piece."""
     return bool(label.dtype == np.int32 and label.flags.c_contiguous)
 
 

@@ -1,0 +1,337 @@
+"""Losses of each element of x beside that of a target."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from cfgnet.backend.kernels.losses import FLT_MIN
+from cfgnet.errors import ShapeError
+from cfgnet.layer import Case, same, size
+from cfgnet.layers.loss import Loss, Normalization, check_weight, divisor, spread, sum_of_weights, total
+
+
+class PerElement(Loss, abstract=True):
+    """loss = sum(w f(x, target)) / n over all elements; w is 1, or the `sample_weight` of the element.
+
+    A subclass says with `each` what f is, and with `slopes` its gradients by the inputs.
+    """
+
+    normalization: Literal["VALID", "FULL", "BATCH_SIZE", "NONE", "POSITIVE"]
+    """What n is."""
+
+    ports = "x, target, sample_weight? -> loss"
+
+    def each(self):
+        """f as a formula."""
+        raise NotImplementedError  # every type overrides it
+
+    def slopes(self):
+        """The gradient of f by each input, as formulas."""
+        raise NotImplementedError  # every type that has a gradient by its target overrides it
+
+    def numbers(self):
+        """The numbers that the formulas use."""
+        return {}
+
+    def shapes(self, x, target, sample_weight=None):
+        if not x:
+            raise ShapeError("expected samples along the first axis, got a scalar")
+        if x[:1] != target[:1] or size(x) != size(target):
+            same("x and target", (x, target))
+        check_weight(sample_weight, x)
+        return ()
+
+    def scratch(self):
+        return {"n": ()}
+
+    def flops(self, x):
+        return 4 * size(x)
+
+    def weigh(self, xp, target, sample_weight=None):
+        if self.normalization == "VALID":
+            return total(xp.ones(target.shape), sample_weight)
+        return divisor(self.normalization, target.size, target.size, None)
+
+    def _given(self, x, target, sample_weight):
+        """What formulas over the elements are given."""
+        given = {"x": x, "target": target.reshape(x.shape), **self.numbers()}
+        return given if sample_weight is None else {**given, "weight": spread(sample_weight, x.ndim)}
+
+    def _weight(self, given):
+        """The weight of an element as a formula; empty where all are 1."""
+        return "weight" if "weight" in given else ""
+
+    def _weighed(self, formula, given):
+        """A formula times the weight of the element."""
+        weight = self._weight(given)
+        return f"({formula}) * {weight}" if weight else f"({formula})"
+
+    def _total(self, k, n, given):
+        """What the loss is divided by: a number, or `n`, which is computed."""
+        x, weight = given["x"], self._weight(given)
+        if self.normalization == "VALID" and weight:
+            return sum_of_weights(k, n, weight, range(x.ndim), **given)  # among which x spans all elements
+        return divisor(self.normalization, x.size, x.shape[0], None)
+
+    def _sum(self, k, loss, n, given):
+        k.sum(self._weighed(self.each(), given), loss, range(given["x"].ndim), **given)
+        k.map("loss / n", loss, loss=loss, n=self._total(k, n, given))
+
+    def _spread(self, k, dloss, n, given, **gradients):
+        """Computes the gradients that are not None."""
+        slopes, shape = self.slopes(), given["x"].shape
+        given |= {"dloss": dloss, "n": self._total(k, n, given)}
+        for name, out in gradients.items():
+            if out is not None:
+                k.map(f"{self._weighed(slopes[name], given)} * (dloss / n)", out.reshape(shape), **given)
+
+
+class Distance(PerElement, abstract=True):
+    """Has a gradient by its target, too."""
+
+    normalization: Normalization = "VALID"
+    """What n is: VALID the sum of the weights of all elements, which without weights is their number, FULL their
+    number, BATCH_SIZE the first axis, NONE 1."""
+
+    def forward(self, k, x, target, loss, n, sample_weight=None):
+        self._sum(k, loss, n, self._given(x, target, sample_weight))
+
+    def backward(self, k, x, target, dloss, n, dx=None, dtarget=None, sample_weight=None):
+        self._spread(k, dloss, n, self._given(x, target, sample_weight), x=dx, target=dtarget)
+
+
+class EuclideanLoss(Distance):
+    """Half the squared distance per sample: loss = sum(w (x - target)^2) / (2 n), n by default the first axis.
+
+    w is 1, or comes from sample_weight, which has the axes of x or the first of them. For the mean over all elements
+    there is MSELoss.
+    """
+
+    normalization: Normalization = "BATCH_SIZE"
+    """What n is: BATCH_SIZE the first axis, FULL the number of elements, VALID the sum of their weights, NONE 1."""
+
+    aliases = ("L2Loss",)
+    cases = [
+        Case(x=[[1.0, 2.0], [3.0, 4.0]], target=[[0.0, 2.0], [3.0, 1.0]], expect={"loss": 2.5}),
+        Case(x=(3, 2, 2), target=(3, 2, 2)),
+        Case(x=(3, 1), target=(3,), sample_weight=[1.0, 0.0, 0.5]),
+        Case(x=(3, 2, 2), target=(3, 4), normalization="NONE"),
+    ]
+
+    def each(self):
+        return "0.5 * ((x - target) * (x - target))"
+
+    def slopes(self):
+        return {"x": "x - target", "target": "target - x"}
+
+
+class MSELoss(Distance):
+    """Mean squared error: loss = sum(w (x - target)^2) / n, n by default the number of elements.
+
+    w is 1, or comes from sample_weight, which has the axes of x or the first of them. EuclideanLoss is half of it, per
+    sample.
+    """
+
+    cases = [
+        Case(x=[[1.0, 2.0], [3.0, 4.0]], target=[[0.0, 2.0], [3.0, 1.0]], expect={"loss": 2.5}),
+        Case(x=(3, 2, 2), target=(3, 2, 2)),
+        Case(x=[[1.0], [3.0]], target=[0.0, 0.0], sample_weight=[3.0, 1.0], expect={"loss": 3.0}),
+        Case(x=(2, 3), target=(2, 3), sample_weight=[[1.0, 0.0, 2.0], [0.5, 1.0, 1.0]]),
+        Case(x=(2, 3), target=(2, 3), sample_weight=[0.0, 3.0], normalization="FULL"),
+        Case(x=(2, 3), target=(2, 3), normalization="BATCH_SIZE"),
+        Case(x=(2, 3), target=(2, 3), sample_weight=[0.0, 0.0], expect={"loss": 0.0}),
+    ]
+
+    def each(self):
+        return "(x - target) * (x - target)"
+
+    def slopes(self):
+        return {"x": "2 * (x - target)", "target": "2 * (target - x)"}
+
+
+class L1Loss(Distance):
+    """Mean absolute error: loss = sum(w |x - target|) / n, n by default the number of elements.
+
+    w is 1, or comes from sample_weight, which has the axes of x or the first of them. The gradient is 0 where x is the
+    target.
+    """
+
+    aliases = ("MAELoss",)
+    cases = [
+        Case(x=[[1.0, 2.0], [3.0, 4.0]], target=[[0.0, 2.0], [3.0, 1.0]], expect={"loss": 1.0}),
+        Case(x=(3, 2, 2), target=(3, 2, 2)),
+        Case(x=(2, 3), target=(2, 3), sample_weight=[0.5, 2.0]),
+    ]
+
+    def each(self):
+        return "abs(x - target)"
+
+    def slopes(self):
+        return {"x": "sign(x - target)", "target": "sign(target - x)"}
+
+
+class Bent(Distance, abstract=True):
+    """factor m (|d| - m / 2), d = x - target, m = min(|d|, bend): a parabola that goes on as a straight line."""
+
+    def each(self):
+        small = "min(abs(x - target), bend)"
+        return f"factor * {small} * (abs(x - target) - 0.5 * {small})"
+
+    def slopes(self):
+        return {
+            "x": "factor * max(min(x - target, bend), -bend)",
+            "target": "factor * max(min(target - x, bend), -bend)",
+        }
+
+
+class HuberLoss(Bent):
+    """Half the squared error where |x - target| <= delta, and delta (|x - target| - delta / 2) where it is larger.
+
+    loss = sum(w f(x, target)) / n, n by default the number of elements; w is 1, or comes from sample_weight, which has
+    the axes of x or the first of them. Huber 1964.
+    """
+
+    delta: PositiveFloat = 1.0
+    """The error from which on the loss grows linearly."""
+
+    cases = [
+        Case(x=[[0.5, 3.0]], target=[[0.0, 0.0]], expect={"loss": (0.125 + 2.5) / 2}),
+        Case(x=[[0.5, -3.0]], target=[[0.0, 0.0]], delta=2.0, expect={"loss": (0.125 + 4.0) / 2}),
+        Case(x=(3, 4), target=(3, 4), delta=0.5),
+        Case(x=(3, 4), target=(3, 4), sample_weight=[1.0, 2.0, 0.0]),
+    ]
+
+    def numbers(self):
+        return {"bend": self.delta, "factor": 1.0}
+
+
+class SmoothL1Loss(Bent):
+    """(x - target)^2 / (2 beta) where |x - target| < beta, and |x - target| - beta / 2 where it is larger.
+
+    loss = sum(w f(x, target)) / n, n by default the number of elements; w is 1, or comes from sample_weight, which has
+    the axes of x or the first of them. It is HuberLoss divided by beta. Girshick 2015.
+    """
+
+    beta: PositiveFloat = 1.0
+    """The error from which on the loss is that of L1Loss, less beta / 2."""
+
+    cases = [
+        Case(x=[[0.5, 3.0]], target=[[0.0, 0.0]], expect={"loss": (0.125 + 2.5) / 2}),
+        Case(x=[[0.5, -3.0]], target=[[0.0, 0.0]], beta=2.0, expect={"loss": (0.0625 + 2.0) / 2}),
+        Case(x=(3, 4), target=(3, 4), beta=0.5),
+        Case(x=(3, 4), target=(3, 4), sample_weight=[1.0, 2.0, 0.0], normalization="BATCH_SIZE"),
+    ]
+
+    def numbers(self):
+        return {"bend": self.beta, "factor": 1 / self.beta}
+
+
+class KLDivLoss(Distance):
+    """Divergence of the probabilities `target` from those whose logarithms x are: loss = sum(w t (log t - x)) / n.
+
+    n is by default the first axis, so that the loss is the mean over samples, as PyTorch's with reduction "batchmean".
+    w is 1, or comes from sample_weight, which has the axes of x or the first of them. LogSoftmax gives such x. Kullback
+    and Leibler 1951.
+    """
+
+    normalization: Normalization = "BATCH_SIZE"
+    """What n is: BATCH_SIZE the first axis, FULL the number of elements, VALID the sum of their weights, NONE 1."""
+
+    takes = {"x": "LogSoftmax", "target": "Softmax"}
+    cases = [
+        Case(x=[[math.log(0.25), math.log(0.75)]], target=[[0.5, 0.5]], expect={"loss": 0.5 * math.log(4 / 3)}),
+        Case(x=[[-1.0, -2.0]], target=[[0.0, 1.0]], expect={"loss": 2.0}),
+        Case(x=(3, 4), target=[[0.1, 0.2, 0.3, 0.4]] * 3),
+        Case(x=(2, 2), target=[[0.5, 0.5], [0.3, 0.7]], sample_weight=[1.0, 3.0], normalization="VALID"),
+    ]
+
+    def numbers(self):
+        return {"least": FLT_MIN}
+
+    def each(self):
+        return "target * (log(max(target, least)) - x)"
+
+    def slopes(self):
+        return {"x": "-target", "target": "log(max(target, least)) + 1 - x"}
+
+
+class PoissonNLLLoss(Distance):
+    """Minus the log-likelihood of counts `target` under Poisson's distribution of mean exp(x), less what x does not
+    change: loss = sum(w (exp(x) - target x)) / n.
+
+    n is by default the number of elements; w is 1, or comes from sample_weight, which has the axes of x or the first of
+    them.
+    """
+
+    log_input: bool = True
+    """Whether x is the logarithm of the mean; else it is the mean itself, and the loss x - target log(x + eps)."""
+    eps: NonNegativeFloat = 1e-8
+    """Added to x in the logarithm, without log_input."""
+
+    cases = [
+        Case(x=[[0.0, math.log(2)]], target=[[3.0, 1.0]], expect={"loss": (1 + 2 - math.log(2)) / 2}),
+        Case(x=[[1.0, math.e]], target=[[3.0, 1.0]], log_input=False, eps=0.0, expect={"loss": math.e / 2}),
+        Case(x=(3, 4), target=[[0.0, 1.0, 2.0, 5.0]] * 3),
+        Case(x=(3, 4), target=[[0.0, 1.0, 2.0, 5.0]] * 3, log_input=False, positive=True),
+        Case(x=(2, 2), target=[[0.0, 1.0], [2.0, 3.0]], sample_weight=[1.0, 0.5]),
+    ]
+
+    def numbers(self):
+        return {} if self.log_input else {"eps": self.eps}
+
+    def each(self):
+        return "exp(x) - target * x" if self.log_input else "x - target * log(x + eps)"
+
+    def slopes(self):
+        if self.log_input:
+            return {"x": "exp(x) - target", "target": "-x"}
+        return {"x": "1 - target / (x + eps)", "target": "-log(x + eps)"}
+
+
+class GaussianNLLLoss(PerElement):
+    """Minus the log-likelihood of `target` under the normal distribution of mean x and variance `var`, less a constant:
+    loss = sum(w (log v + (x - target)^2 / v) / 2) / n, v = max(var, eps).
+
+    n is by default the number of elements; w is 1, or comes from sample_weight, which has the axes of x or the first of
+    them. The gradient by var is that by v, also where it is less than eps, so that it can grow again. Nix and Weigend
+    1994.
+    """
+
+    eps: PositiveFloat = 1e-6
+    """The smallest variance that counts as it is."""
+    normalization: Normalization = "VALID"
+    """What n is: VALID the sum of the weights of all elements, which without weights is their number, FULL their
+    number, BATCH_SIZE the first axis, NONE 1."""
+
+    ports = "x, target, var, sample_weight? -> loss"
+    cases = [
+        Case(x=(3, 4), target=(3, 4), var=[[0.5, 1.0, 2.0, 0.1]] * 3),
+        Case(x=[[1.0, 3.0]], target=[[1.0, 1.0]], var=[[1.0, 4.0]], expect={"loss": (math.log(4) + 1) / 4}),
+        Case(x=[[1.0]], target=[[2.0]], var=[[-1.0]], eps=0.5, expect={"loss": 1 - math.log(2) / 2}, gradient=False),
+        Case(x=(2, 2), target=(2, 2), var=[[0.5, 1.0], [2.0, 3.0]], sample_weight=[1.0, 0.5]),
+    ]
+
+    def numbers(self):
+        return {"eps": self.eps}
+
+    def each(self):
+        return "0.5 * (log(max(var, eps)) + (x - target) * (x - target) / max(var, eps))"
+
+    def slopes(self):
+        pull = "(x - target) / max(var, eps)"
+        return {"x": pull, "target": f"-{pull}", "var": f"0.5 * (1 / max(var, eps) - ({pull}) * ({pull}))"}
+
+    def shapes(self, x, target, sample_weight=None, var=None):
+        if size(var) != size(x):
+            same("x and var", (x, var))
+        return super().shapes(x, target, sample_weight)
+
+    def forward(self, k, x, target, var, loss, n, sample_weight=None):
+        self._sum(k, loss, n, self._given(x, target, sample_weight) | {"var": var.reshape(x.shape)})
+
+    def backward(self, k, x, target, var, dloss, n, dx=None, dtarget=None, dvar=None, sample_weight=None):
+        given = self._given(x, target, sample_weight) | {"var": var.reshape(x.shape)}
+        self._spread(k, dloss, n, given, x=dx, target=dtarget, var=dvar)
