@@ -1,0 +1,200 @@
+"""What PyTorch makes of the rows of `torch_rows.py`; a program for a Python that needs nothing but torch and numpy.
+
+`python torch_side.py FOLDER` reads rows.json and given.npz there, and writes theirs.npz and errors.json.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  as everyone calls it
+from torch.func import functional_call
+
+GATES = [0, 1, 3, 2]
+"""Where PyTorch's LSTM has the gates i, f, o, g of Caffe's, and the other way round."""
+
+
+def by_axes(x, functions):
+    """The function for as many spatial axes as x has."""
+    return functions[x.ndim - 3]
+
+
+def conv(x, weight, bias=None, **settings):
+    return by_axes(x, [F.conv1d, F.conv2d, F.conv3d])(x, weight, bias, **settings)
+
+
+def max_pool(x, **settings):
+    functions = [F.max_pool1d, F.max_pool2d, F.max_pool3d]
+    return by_axes(x, functions)(x, return_indices=True, **{"ceil_mode": True, **settings})
+
+
+def avg_pool(x, **settings):
+    return by_axes(x, [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d])(x, **{"ceil_mode": True, **settings})
+
+
+def batch_norm(x, mean, variance, factor, weight=None, bias=None, training=True, eps=1e-5):
+    if training:  # where all of the running statistics is new, they are those of the batch
+        mean, variance, momentum = mean.clone(), variance.clone(), 1.0
+        y = F.batch_norm(x, mean, variance, weight, bias, True, momentum, eps)
+        return y, mean, variance, torch.ones_like(factor)
+    return F.batch_norm(x, mean / factor, variance / factor, weight, bias, False, 0.0, eps), mean, variance, factor
+
+
+def lstm(x, weight_x, weight_h, bias, h0=None, c0=None):
+    def ordered(tensor):
+        return tensor.unflatten(0, (4, -1))[GATES].flatten(0, 1)
+
+    names = {"weight_ih_l0": weight_x, "weight_hh_l0": weight_h, "bias_ih_l0": bias}
+    weights = {name: ordered(tensor) for name, tensor in names.items()}
+    weights["bias_hh_l0"] = torch.zeros_like(bias)
+    module = torch.nn.LSTM(weight_x.shape[1], weight_h.shape[1])
+    y, (h, c) = functional_call(module, weights, (x.flatten(2), None if h0 is None else (h0, c0)))
+    return y, h, c
+
+
+def gru(x, weight_x, weight_h, bias, bias_h, h0=None):
+    second = torch.cat([torch.zeros(2 * len(bias_h)), bias_h])
+    weights = {"weight_ih_l0": weight_x, "weight_hh_l0": weight_h, "bias_ih_l0": bias, "bias_hh_l0": second}
+    module = torch.nn.GRU(weight_x.shape[1], weight_h.shape[1])
+    return functional_call(module, weights, (x.flatten(2), h0))
+
+
+def attention(x, weight_in, weight_out, bias_in=None, bias_out=None, memory=None, mask=None, heads=1, causal=False):
+    query, key = (each.transpose(0, 1) for each in (x, x if memory is None else memory))
+    later = torch.ones(len(query), len(key), dtype=torch.bool).triu(1) if causal else None
+    y, _ = F.multi_head_attention_forward(
+        query, key, key, x.shape[2], heads, weight_in, bias_in, None, None, False, 0.0, weight_out, bias_out,
+        key_padding_mask=None if mask is None else mask == 0, attn_mask=later, need_weights=False,
+    )  # fmt: skip
+    return y.transpose(0, 1)
+
+
+TRANSFORMER = {
+    "attention.weight_in": "self_attn.in_proj_weight", "attention.bias_in": "self_attn.in_proj_bias",
+    "attention.weight_out": "self_attn.out_proj.weight", "attention.bias_out": "self_attn.out_proj.bias",
+    "fc1.weight": "linear1.weight", "fc1.bias": "linear1.bias",
+    "fc2.weight": "linear2.weight", "fc2.bias": "linear2.bias",
+}  # fmt: skip
+"""What PyTorch calls the parameters; norm1 and norm2 have the same names."""
+
+
+def transformer(x, mask=None, heads=1, causal=False, activation="gelu", norm_first=True, **weights):
+    hidden, features = weights["fc1.weight"].shape
+    module = torch.nn.TransformerEncoderLayer(features, heads, hidden, 0.0, activation, norm_first=norm_first)
+    module.self_attn.batch_first = True
+    # The last layer of the block is named like the block, be it a norm or not.
+    names = {"weight": "norm2.weight", "bias": "norm2.bias", **TRANSFORMER}
+    given = {names.get(name, name): tensor for name, tensor in weights.items()}
+    later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1) if causal else None
+    return functional_call(
+        module, given, (x,), {"src_mask": later, "src_key_padding_mask": None if mask is None else mask == 0}
+    )
+
+
+def gated(x, gate, dim):
+    a, b = x.chunk(2, dim)
+    return a * getattr(F, gate)(b)
+
+
+CALLS = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "prelu": lambda x, slope: F.prelu(x, slope),
+    "elu": F.elu,
+    "selu": F.selu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softplus": F.softplus,
+    # The gradient of F.hardsigmoid takes 1 / 6 in float32 also for float64, and is off by 3e-8.
+    "hardsigmoid": lambda x: F.relu6(x + 3) / 6,
+    "hardswish": F.hardswish,
+    "hardtanh": F.hardtanh,
+    "silu": F.silu,
+    "swish": lambda x, beta: x * torch.sigmoid(beta * x),
+    "gelu": F.gelu,
+    "mish": F.mish,
+    "glu": F.glu,
+    "gated": gated,
+    "softmax": F.softmax,
+    "log_softmax": F.log_softmax,
+    "cross_entropy": lambda x, label, **settings: F.cross_entropy(x, label.long(), **settings),
+    "bce_with_logits": lambda x, target: F.binary_cross_entropy_with_logits(x, target, reduction="sum") / len(x),
+    "half_squares": lambda x, target: F.mse_loss(x, target, reduction="sum") / (2 * len(x)),
+    "layer_norm": lambda x, weight=None, bias=None, axis=-1, **settings: F.layer_norm(
+        x, x.shape[axis:], weight, bias, **settings
+    ),
+    "rms_norm": lambda x, weight=None, axis=-1, eps=1e-5: F.rms_norm(x, x.shape[axis:], weight, eps),
+    "group_norm": lambda x, weight=None, bias=None, **settings: F.group_norm(x, weight=weight, bias=bias, **settings),
+    "instance_norm": lambda x, weight=None, bias=None: F.instance_norm(x, weight=weight, bias=bias),
+    "batch_norm": batch_norm,
+    "local_response_norm": F.local_response_norm,
+    "linear": lambda x, weight, bias=None, axis=1: F.linear(x.flatten(axis), weight, bias),
+    "embedding": lambda x, weight, bias=0.0: F.embedding(x, weight) + bias,
+    "matmul": lambda a, b, turn_a=False, turn_b=False: torch.matmul(a.mT if turn_a else a, b.mT if turn_b else b),
+    "gather": lambda x, index, dim=0: x.index_select(dim, index.flatten()).unflatten(dim, index.shape),
+    "index_select": lambda x, index, dim: x.index_select(dim, torch.tensor(index)),
+    "permute": torch.permute,
+    "pad": F.pad,
+    "unfold": lambda x, windows, **settings: F.unfold(x, **settings).unflatten(2, windows),
+    "where": lambda condition, a, b: torch.where(condition != 0, a, b),
+    "tile": torch.tile,
+    "repeat_interleave": torch.repeat_interleave,
+    "cat": lambda *, dim, **x: torch.cat(list(x.values()), dim),
+    "sum": lambda x, factor=1.0, **settings: factor * x.sum(**settings),
+    "sum_abs": lambda x, factor=1.0, **settings: factor * x.abs().sum(**settings),
+    "sum_squares": lambda x, factor=1.0, **settings: factor * x.square().sum(**settings),
+    "mean": lambda x, factor=1.0, **settings: factor * x.mean(**settings),
+    "amax": lambda x, factor=1.0, **settings: factor * x.amax(**settings),
+    "amin": lambda x, factor=1.0, **settings: factor * x.amin(**settings),
+    "max": torch.max,
+    "logsumexp": lambda x, factor=1.0, **settings: factor * x.logsumexp(**settings),
+    "conv": conv,
+    "max_pool": max_pool,
+    "avg_pool": avg_pool,
+    "adaptive_max_pool": lambda x: F.adaptive_max_pool2d(x, 1),
+    "adaptive_avg_pool": lambda x: F.adaptive_avg_pool2d(x, 1),
+    "dropout": lambda x: F.dropout(x, training=False),
+    "lstm": lstm,
+    "gru": gru,
+    "attention": attention,
+    "transformer": transformer,
+}
+"""What a row may name: functions of our inputs and parameters, by our names, and of the settings in the row."""
+
+
+def run(row, given):
+    """Outputs and gradients of one row, as arrays by name."""
+    tensors = {name: torch.from_numpy(array) for name, array in given.items() if not name.startswith("d:")}
+    for name in row["differentiated"]:
+        tensors[name].requires_grad_()
+    first = [tensors[name] for name in ("x",) if name in tensors]  # which PyTorch calls input or self
+    rest = {name: tensor for name, tensor in tensors.items() if name != "x"}
+    found = CALLS[row["call"]](*first, **rest, **row["settings"])
+    found = dict(zip(row["results"], found if isinstance(found, tuple) else (found,), strict=False))
+    seeds = {name: torch.from_numpy(given["d:" + name]) for name in found if "d:" + name in given}
+    torch.autograd.backward([found[name] for name in seeds], list(seeds.values()))
+    gradients = {"d:" + name: tensors[name].grad for name in row["differentiated"]}
+    return {name: tensor.detach().numpy() for name, tensor in (found | gradients).items()}
+
+
+def main(folder):
+    torch.set_default_dtype(torch.float64)
+    rows = json.loads((folder / "rows.json").read_text("utf-8"))
+    theirs, errors = {}, {}
+    with np.load(folder / "given.npz") as given:
+        for number, row in enumerate(rows):
+            prefix = f"{number}/"
+            own = {key.removeprefix(prefix): given[key] for key in given.files if key.startswith(prefix)}
+            try:
+                theirs |= {prefix + name: array for name, array in run(row, own).items()}
+            except Exception:
+                errors[str(number)] = traceback.format_exc()
+    np.savez(folder / "theirs.npz", **theirs)
+    (folder / "errors.json").write_text(json.dumps(errors), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
