@@ -41,6 +41,25 @@ def elementwise(type_, call, ours=None, **settings):
     return [row(type_, Case(x=x, **(ours or {})), call, **settings) for x in ((4, 5, 3), FAR)]
 
 
+def recurrent(type_, states, **ours):
+    """Rows for a recurrent layer: over steps, from states and to states, backwards, and for several lengths."""
+
+    def variant(x=(5, 3, 4), given=None, **theirs):
+        case = Case(x=x, num_output=6, outputs=["y", *states], **(given or {}), **theirs, **ours)
+        return row(type_, case, "recurrent", cell=type_, **theirs)
+
+    first = {"expose_hidden": True} | {f"{state}0": (1, 3, 6) for state in states}
+    lengths = {"padded": True, "lengths": [2, 5, 1]}
+    return [
+        row(type_, Case(x=(5, 3, 4), num_output=6, **ours), "recurrent", cell=type_),
+        variant((4, 3, 2, 3)),
+        variant(given=first),
+        variant(given=first, reverse=True),
+        variant(given=first | lengths),
+        variant(given=first | lengths, reverse=True),
+    ]
+
+
 ROWS = [
     # Functions of each element.
     *elementwise("ReLU", "relu"),
@@ -186,13 +205,19 @@ ROWS = [
     row("Pooling", Case(x=(2, 3, 4, 5), global_pooling=True), "adaptive_max_pool"),
     row("Pooling", Case(x=(2, 3, 4, 5), pool="AVE", global_pooling=True), "adaptive_avg_pool"),
     # Sequences.
-    row("LSTM", Case(x=(5, 3, 4), num_output=6), "lstm"),
-    row("LSTM", Case(x=(4, 2, 3, 2), num_output=3, outputs=["y", "h", "c"]), "lstm"),
-    row("LSTM", Case(x=(5, 3, 4), h0=(1, 3, 6), c0=(1, 3, 6), num_output=6, expose_hidden=True,
-                     outputs=["y", "h", "c"]), "lstm"),
-    row("GRU", Case(x=(5, 3, 4), num_output=6), "gru"),
-    row("GRU", Case(x=(4, 2, 3, 2), num_output=3, outputs=["y", "h"]), "gru"),
-    row("GRU", Case(x=(5, 3, 4), h0=(1, 3, 6), num_output=6, expose_hidden=True, outputs=["y", "h"]), "gru"),
+    *recurrent("LSTM", "hc"),
+    *recurrent("GRU", "h"),
+    *recurrent("RNN", "h", output=False),
+    row("RNN", Case(x=(5, 3, 4), num_output=6, outputs=["y", "h"]), "recurrent", cell="RNN"),
+    row("RNN", Case(x=(5, 3, 4), num_output=6, output=False, nonlinearity="relu"),
+        "recurrent", cell="RNN", nonlinearity="relu"),
+    row("RecurrentStack", Case(x=(5, 3, 4), num_output=6, num_layers=3), "recurrent_stack", cell="LSTM", layers=3),
+    row("RecurrentStack", Case(x=(5, 3, 4), cell="GRU", num_output=2, num_layers=2, bidirectional=True),
+        "recurrent_stack", cell="GRU", layers=2, bidirectional=True),
+    row("RecurrentStack", Case(x=(5, 3, 4), lengths=[2, 5, 1], num_output=3, num_layers=2, bidirectional=True),
+        "recurrent_stack", cell="LSTM", layers=2, bidirectional=True),
+    row("RecurrentStack", Case(x=(5, 3, 4), lengths=[4, 1, 5], cell="RNN", num_output=3, num_layers=2),
+        "recurrent_stack", cell="RNN", layers=2),
     row("MultiHeadAttention", Case(x=(2, 5, 6), num_heads=3), "attention", heads=3),
     row("MultiHeadAttention", Case(x=(2, 5, 6), num_heads=2, causal=True), "attention", heads=2, causal=True),
     row("MultiHeadAttention", Case(x=(2, 3, 8), memory=(2, 5, 8), num_heads=4, bias_term=False), "attention", heads=4),

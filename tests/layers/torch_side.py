@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  as everyone calls it
 from torch.func import functional_call
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 GATES = [0, 1, 3, 2]
 """Where PyTorch's LSTM has the gates i, f, o, g of Caffe's, and the other way round."""
@@ -43,23 +44,53 @@ def batch_norm(x, mean, variance, factor, weight=None, bias=None, training=True,
     return F.batch_norm(x, mean / factor, variance / factor, weight, bias, False, 0.0, eps), mean, variance, factor
 
 
-def lstm(x, weight_x, weight_h, bias, h0=None, c0=None):
-    def ordered(tensor):
-        return tensor.unflatten(0, (4, -1))[GATES].flatten(0, 1)
+def renamed(cell, suffix, weight_x, weight_h, bias, bias_h=None):
+    """Our parameters in PyTorch's order, by its names. Of its second bias we have no more than the last part."""
+    if bias_h is None:
+        bias_h = torch.zeros_like(bias)
+    second = torch.cat([torch.zeros(len(bias) - len(bias_h)), bias_h])
+    found = {"weight_ih": weight_x, "weight_hh": weight_h, "bias_ih": bias, "bias_hh": second}
+    if cell == "LSTM":
+        found = {name: each.unflatten(0, (4, -1))[GATES].flatten(0, 1) for name, each in found.items()}
+    return {f"{name}_{suffix}": each for name, each in found.items()}
 
-    names = {"weight_ih_l0": weight_x, "weight_hh_l0": weight_h, "bias_ih_l0": bias}
-    weights = {name: ordered(tensor) for name, tensor in names.items()}
-    weights["bias_hh_l0"] = torch.zeros_like(bias)
-    module = torch.nn.LSTM(weight_x.shape[1], weight_h.shape[1])
-    y, (h, c) = functional_call(module, weights, (x.flatten(2), None if h0 is None else (h0, c0)))
-    return y, h, c
+
+def through(cell, x, weights, states=None, lengths=None, **settings):
+    """What a module of PyTorch makes of sequences, and its states."""
+    inputs, size = weights["weight_ih_l0"].shape[1], weights["weight_hh_l0"].shape[1]
+    module, steps, x = getattr(torch.nn, cell)(inputs, size, **settings), len(x), x.flatten(2)
+    if lengths is not None:
+        x = pack_padded_sequence(x, lengths.long(), enforce_sorted=False)
+    y, states = functional_call(module, weights, (x, states))
+    if lengths is not None:
+        y, _ = pad_packed_sequence(y, total_length=steps)
+    return y, *(states if cell == "LSTM" else (states,))
 
 
-def gru(x, weight_x, weight_h, bias, bias_h, h0=None):
-    second = torch.cat([torch.zeros(2 * len(bias_h)), bias_h])
-    weights = {"weight_ih_l0": weight_x, "weight_hh_l0": weight_h, "bias_ih_l0": bias, "bias_hh_l0": second}
-    module = torch.nn.GRU(weight_x.shape[1], weight_h.shape[1])
-    return functional_call(module, weights, (x.flatten(2), h0))
+def recurrent(x, cell, h0=None, c0=None, lengths=None, reverse=False, weight_y=None, bias_y=None, **weights):
+    """One direction; PyTorch has the reverse one as the second half of both."""
+    settings = {"nonlinearity": weights.pop("nonlinearity", "tanh")} if cell == "RNN" else {}
+    theirs, states = renamed(cell, "l0", **weights), [state for state in (h0, c0) if state is not None]
+    if reverse:
+        theirs |= renamed(cell, "l0_reverse", **weights)
+        states = [state.tile(2, 1, 1) for state in states]
+    given = tuple(states) if len(states) > 1 else next(iter(states), None)
+    y, *last = through(cell, x, theirs, given, lengths, bidirectional=reverse, **settings)
+    if reverse:
+        y, last = y.chunk(2, -1)[1], [state[1:] for state in last]
+    if weight_y is not None:
+        y = torch.tanh(F.linear(y, weight_y, bias_y))
+    return y, *last
+
+
+def recurrent_stack(x, cell, layers, lengths=None, bidirectional=False, **weights):
+    theirs = {}
+    for number in range(layers):
+        for part, suffix in (("forward.", ""), ("reverse.", "_reverse")) if bidirectional else (("", ""),):
+            prefix = f"layer{number + 1}.{part}" if bidirectional or number < layers - 1 else ""
+            names = ["weight_x", "weight_h", "bias", *(["bias_h"] if cell == "GRU" else [])]
+            theirs |= renamed(cell, f"l{number}{suffix}", **{name: weights[prefix + name] for name in names})
+    return through(cell, x, theirs, lengths=lengths, num_layers=layers, bidirectional=bidirectional)
 
 
 def attention(x, weight_in, weight_out, bias_in=None, bias_out=None, memory=None, mask=None, heads=1, causal=False):
@@ -157,8 +188,8 @@ CALLS = {
     "adaptive_max_pool": lambda x: F.adaptive_max_pool2d(x, 1),
     "adaptive_avg_pool": lambda x: F.adaptive_avg_pool2d(x, 1),
     "dropout": lambda x: F.dropout(x, training=False),
-    "lstm": lstm,
-    "gru": gru,
+    "recurrent": recurrent,
+    "recurrent_stack": recurrent_stack,
     "attention": attention,
     "transformer": transformer,
 }
