@@ -18,22 +18,9 @@ GATES = [0, 1, 3, 2]
 """Where PyTorch's LSTM has the gates i, f, o, g of Caffe's, and the other way round."""
 
 
-def by_axes(x, functions):
-    """The function for as many spatial axes as x has."""
-    return functions[x.ndim - 3]
-
-
-def conv(x, weight, bias=None, **settings):
-    return by_axes(x, [F.conv1d, F.conv2d, F.conv3d])(x, weight, bias, **settings)
-
-
-def max_pool(x, **settings):
-    functions = [F.max_pool1d, F.max_pool2d, F.max_pool3d]
-    return by_axes(x, functions)(x, return_indices=True, **{"ceil_mode": True, **settings})
-
-
-def avg_pool(x, **settings):
-    return by_axes(x, [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d])(x, **{"ceil_mode": True, **settings})
+def by_axes(*functions):
+    """A function that is the one for as many spatial axes as x has."""
+    return lambda x, *others, **settings: functions[x.ndim - 3](x, *others, **settings)
 
 
 def batch_norm(x, mean, variance, factor, weight=None, bias=None, training=True, eps=1e-5):
@@ -125,6 +112,10 @@ def transformer(x, mask=None, heads=1, causal=False, activation="gelu", norm_fir
     )
 
 
+def cross_entropy(x, label, weight=None, **settings):
+    return F.cross_entropy(x, label.long(), None if weight is None else torch.tensor(weight), **settings)
+
+
 def gated(x, gate, dim):
     a, b = x.chunk(2, dim)
     return a * getattr(F, gate)(b)
@@ -142,7 +133,7 @@ CALLS = {
     # The gradient of F.hardsigmoid takes 1 / 6 in float32 also for float64, and is off by 3e-8.
     "hardsigmoid": lambda x: F.relu6(x + 3) / 6,
     "hardswish": F.hardswish,
-    "hardtanh": F.hardtanh,
+    "clamp": torch.clamp,
     "silu": F.silu,
     "swish": lambda x, beta: x * torch.sigmoid(beta * x),
     "gelu": F.gelu,
@@ -151,7 +142,7 @@ CALLS = {
     "gated": gated,
     "softmax": F.softmax,
     "log_softmax": F.log_softmax,
-    "cross_entropy": lambda x, label, **settings: F.cross_entropy(x, label.long(), **settings),
+    "cross_entropy": cross_entropy,
     "bce_with_logits": lambda x, target: F.binary_cross_entropy_with_logits(x, target, reduction="sum") / len(x),
     "half_squares": lambda x, target: F.mse_loss(x, target, reduction="sum") / (2 * len(x)),
     "layer_norm": lambda x, weight=None, bias=None, axis=-1, **settings: F.layer_norm(
@@ -182,11 +173,11 @@ CALLS = {
     "amin": lambda x, factor=1.0, **settings: factor * x.amin(**settings),
     "max": torch.max,
     "logsumexp": lambda x, factor=1.0, **settings: factor * x.logsumexp(**settings),
-    "conv": conv,
-    "max_pool": max_pool,
-    "avg_pool": avg_pool,
-    "adaptive_max_pool": lambda x: F.adaptive_max_pool2d(x, 1),
-    "adaptive_avg_pool": lambda x: F.adaptive_avg_pool2d(x, 1),
+    "conv": by_axes(F.conv1d, F.conv2d, F.conv3d),
+    "max_pool": by_axes(F.max_pool1d, F.max_pool2d, F.max_pool3d),
+    "avg_pool": by_axes(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
+    "adaptive_max_pool": by_axes(F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
+    "adaptive_avg_pool": by_axes(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
     "dropout": lambda x: F.dropout(x, training=False),
     "recurrent": recurrent,
     "recurrent_stack": recurrent_stack,
