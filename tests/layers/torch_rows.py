@@ -219,7 +219,7 @@ ROWS = [
     *recurrent("RNN", "h", output=False),
     row("RNN", Case(x=(5, 3, 4), num_output=6, outputs=["y", "h"]), "recurrent", cell="RNN"),
     row("RNN", Case(x=(5, 3, 4), num_output=6, output=False, nonlinearity="relu"),
-        "recurrent", cell="RNN", nonlinearity="relu"),
+        "recurrent", cell="RNN", settings={"nonlinearity": "relu"}),
     row("RecurrentStack", Case(x=(5, 3, 4), num_output=6, num_layers=3), "recurrent_stack", cell="LSTM", layers=3),
     row("RecurrentStack", Case(x=(5, 3, 4), cell="GRU", num_output=2, num_layers=2, bidirectional=True),
         "recurrent_stack", cell="GRU", layers=2, bidirectional=True),

@@ -54,15 +54,16 @@ def through(cell, x, weights, states=None, lengths=None, **settings):
     return y, *(states if cell == "LSTM" else (states,))
 
 
-def recurrent(x, cell, h0=None, c0=None, lengths=None, reverse=False, weight_y=None, bias_y=None, **weights):
+def recurrent(
+    x, cell, h0=None, c0=None, lengths=None, reverse=False, weight_y=None, bias_y=None, settings=None, **weights
+):
     """One direction; PyTorch has the reverse one as the second half of both."""
-    settings = {"nonlinearity": weights.pop("nonlinearity", "tanh")} if cell == "RNN" else {}
     theirs, states = renamed(cell, "l0", **weights), [state for state in (h0, c0) if state is not None]
     if reverse:
         theirs |= renamed(cell, "l0_reverse", **weights)
         states = [state.tile(2, 1, 1) for state in states]
     given = tuple(states) if len(states) > 1 else next(iter(states), None)
-    y, *last = through(cell, x, theirs, given, lengths, bidirectional=reverse, **settings)
+    y, *last = through(cell, x, theirs, given, lengths, bidirectional=reverse, **(settings or {}))
     if reverse:
         y, last = y.chunk(2, -1)[1], [state[1:] for state in last]
     if weight_y is not None:
