@@ -117,6 +117,36 @@ def cross_entropy(x, label, weight=None, **settings):
     return F.cross_entropy(x, label.long(), None if weight is None else torch.tensor(weight), **settings)
 
 
+def focal(x, label, gamma):
+    log_p = F.log_softmax(x, 1).gather(1, label.long().unsqueeze(1))
+    return -((1 - log_p.exp()) ** gamma * log_p).mean()
+
+
+def sigmoid_focal(x, target, gamma, alpha):
+    p = torch.sigmoid(x)
+    hit = p * target + (1 - p) * (1 - target)
+    factor = alpha * target + (1 - alpha) * (1 - target)
+    return (factor * (1 - hit) ** gamma * F.binary_cross_entropy_with_logits(x, target, reduction="none")).mean()
+
+
+def bce_mean(x, target, sample_weight=None, pos_weight=None):
+    weight = None if sample_weight is None else sample_weight[:, None].expand_as(x)
+    pos_weight = None if pos_weight is None else torch.tensor(pos_weight)
+    return F.binary_cross_entropy_with_logits(x, target, weight, pos_weight=pos_weight)
+
+
+def dice(x, target):
+    both, either = (x * target).flatten(1).sum(1), (x + target).flatten(1).sum(1)
+    return (1 - (2 * both + 1) / (either + 1)).mean()
+
+
+def ctc(x, label, lengths=None, label_lengths=None, counts=None, **settings):
+    steps = torch.full((x.shape[1],), len(x)) if lengths is None else lengths
+    counts = torch.tensor(counts) if label_lengths is None else label_lengths
+    labels = torch.cat([each[:count] for each, count in zip(label, counts, strict=True)])
+    return F.ctc_loss(F.log_softmax(x, 2), labels.long(), steps.long(), counts.long(), **settings)
+
+
 def gated(x, gate, dim):
     a, b = x.chunk(2, dim)
     return a * getattr(F, gate)(b)
@@ -144,7 +174,21 @@ CALLS = {
     "softmax": F.softmax,
     "log_softmax": F.log_softmax,
     "cross_entropy": cross_entropy,
+    "focal": focal,
+    "sigmoid_focal": sigmoid_focal,
     "bce_with_logits": lambda x, target: F.binary_cross_entropy_with_logits(x, target, reduction="sum") / len(x),
+    "bce_mean": bce_mean,
+    "mse": F.mse_loss,
+    "l1": F.l1_loss,
+    "huber": F.huber_loss,
+    "smooth_l1": F.smooth_l1_loss,
+    "kl_div": F.kl_div,
+    "poisson_nll": F.poisson_nll_loss,
+    "gaussian_nll": F.gaussian_nll_loss,
+    "cosine": lambda x, other, sim, margin: F.cosine_embedding_loss(x, other, torch.where(sim > 0, 1, -1), margin),
+    "triplet": lambda x, near, far, **settings: F.triplet_margin_loss(x, near, far, eps=0.0, **settings),
+    "dice": dice,
+    "ctc": ctc,
     "half_squares": lambda x, target: F.mse_loss(x, target, reduction="sum") / (2 * len(x)),
     "layer_norm": lambda x, weight=None, bias=None, axis=-1, **settings: F.layer_norm(
         x, x.shape[axis:], weight, bias, **settings
@@ -175,10 +219,15 @@ CALLS = {
     "max": torch.max,
     "logsumexp": lambda x, factor=1.0, **settings: factor * x.logsumexp(**settings),
     "conv": by_axes(F.conv1d, F.conv2d, F.conv3d),
+    "deconv": by_axes(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
     "max_pool": by_axes(F.max_pool1d, F.max_pool2d, F.max_pool3d),
     "avg_pool": by_axes(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
+    "lp_pool": by_axes(F.lp_pool1d, F.lp_pool2d, F.lp_pool3d),
     "adaptive_max_pool": by_axes(F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
     "adaptive_avg_pool": by_axes(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
+    "interpolate": F.interpolate,
+    "pixel_shuffle": F.pixel_shuffle,
+    "pixel_unshuffle": F.pixel_unshuffle,
     "dropout": lambda x: F.dropout(x, training=False),
     "recurrent": recurrent,
     "recurrent_stack": recurrent_stack,
