@@ -87,7 +87,7 @@ def check_case(cls: type[Layer], case: Case, label: str, tolerance: float, sampl
             yield from _check_layer(alone, label, tolerance, samples, cls.type_name)
 
 
-def case_net(cls: type[Layer], case: Case) -> Net:
+def case_net(cls: type[Layer], case: Case, backend: str = "numpy", dtype: str = "float64") -> Net:
     """A net of one layer or block, with the inputs and parameters of `case` in place, ready for `run_forward`.
 
     Random numbers follow from the type and the values' names, so that they are the same in every run.
@@ -110,11 +110,11 @@ def case_net(cls: type[Layer], case: Case) -> Net:
     }
     phase: Literal["train", "test"] = "train" if case.train else "test"
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
-    backend = get_backend("numpy")
+    made = get_backend(backend)
     plan = plan_layers(
-        [layer.model_copy(update=update)], phase, types, backend, "float64", wrt=wrt if cls.differentiable() else ()
+        [layer.model_copy(update=update)], phase, types, made, dtype, wrt=wrt if cls.differentiable() else ()
     )
-    net = Net(plan, backend)
+    net = Net(plan, made)
     net.feed(feed)
     for name, key in plan.nodes[0].params.items():
         if name in values or plan.slots[key].trainable:

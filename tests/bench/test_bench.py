@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -189,17 +188,12 @@ def test_the_worker_of_cfgnet_computes_what_the_net_computes(tmp_path):
     assert worker.info["planned_bytes"] < worker.info["before_bytes"]
 
 
-TORCH = os.environ.get("BENCH_PYTHON") or (sys.executable if find_spec("torch") else "")
-"""A Python that has PyTorch."""
-
-
-@pytest.mark.skipif(not TORCH, reason="PyTorch is not there: pip install 'cfgnet[bench]', or set BENCH_PYTHON")
 @pytest.mark.parametrize("name", ["linreg", "mlp", "lenet", "lstm", "gru", "transformer_small"])
-def test_pytorch_computes_the_same(name, tmp_path):
+def test_pytorch_computes_the_same(name, tmp_path, torch_python):
     config = ROOT / f"configs/bench/{name}.yaml"
     images = write_workload(config, [], tmp_path)["images"]
     shared = {"config": str(config), "sets": [], "folder": str(tmp_path), "dropout": False}
-    settings = [*cfgnet_settings(["numpy"], 1), *torch_settings(TORCH, 1, images)]
+    settings = [*cfgnet_settings(["numpy"], 1), *torch_settings(torch_python, 1, images)]
     workers = [Worker(setting, **shared) for setting in settings]
     checks = check(workers, False, tmp_path)
     for worker in workers:
