@@ -121,7 +121,7 @@ class Convolution(Correlating):
     num_output: PositiveInt
     """Number of output channels."""
     group: PositiveInt = 1
-    """Number of groups that channels are split into; each sees only its own."""
+    """Number of groups that channels are split into; each sees only its own. One per channel: DepthwiseConvolution."""
 
     aliases = ("Conv", "Conv1d", "Conv2d", "Conv3d")
     cases = [

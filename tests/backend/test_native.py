@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import cfgnet
 from cfgnet.backend import get_backend, native, why_not
+from cfgnet.backend.blend import Blend
 from cfgnet.backend.expression import compiled
 from cfgnet.backend.window import Window
 
@@ -106,6 +107,21 @@ def test_depthwise(data):
     kernel, stride, dilation = draw(pairs), draw(pairs), tuple(min(d, 2) for d in draw(pairs))
     window = Window(kernel, stride, tuple(p - 1 for p in draw(pairs)), dilation)
     compare_convolutions(draw, k, window, draw(st.integers(1, 70)), (1, 1), 2e-6)
+
+
+def test_what_has_one_spatial_axis_runs_in_c():
+    k, random = native.make(1).k, np.random.default_rng(0)
+    window = Window((3,), (1,), (1,), (1,))
+    x, y = image(random, 2, 8, 9), image(random, 2, 8, 9)
+    for weight, group in ((np.ones((3, 8, 8), np.float32), 1), (np.ones((3, 1, 8), np.float32), 8)):
+        calls = [
+            k.conv(x, weight.transpose(2, 1, 0), None, y, window, group),
+            k.conv_dx(y, weight.transpose(2, 1, 0), x, window, group),
+            k.conv_dweight(x, y, weight.transpose(2, 1, 0), window, group),
+        ]
+        assert all(isinstance(call, _native.Call) for call in calls)
+    for call in (k.pool_max(x, y, window), k.pool_ave_dx(y, x, window), k.resample(x, y, [Blend.picking(9, range(9))])):
+        assert isinstance(call, _native.Call)
 
 
 @settings(deadline=None, max_examples=60)

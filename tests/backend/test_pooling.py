@@ -1,7 +1,7 @@
 """Pooling and its gradients, window by window, against plain loops."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cfgnet.backend.kernels import Kernels
@@ -37,7 +37,6 @@ def cases(draw):
     return window, x.astype(float), outputs
 
 
-@settings(deadline=None)
 @given(cases(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_pooling_of_any_geometry(case, threads, x_last, y_last):
     window, x, outputs = case
@@ -81,7 +80,6 @@ def test_pooling_of_any_geometry(case, threads, x_last, y_last):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(cases(), st.integers(1, 3), st.booleans(), st.booleans())
 def test_an_element_is_drawn_where_the_sum_passes_its_share(case, threads, x_last, y_last):
     window, x, outputs = case

@@ -49,7 +49,7 @@ def resampled(x, axes):
     return x
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(blends(), min_size=1, max_size=3), st.integers(1, 4), st.integers(1, 40), st.data())
 def test_every_axis_is_multiplied_by_its_matrix(axes, samples, channels, data):
     draw = data.draw
@@ -76,7 +76,7 @@ def test_the_way_back_is_the_transpose(blend):
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=3), st.booleans(), st.data())
 def test_cells_hand_the_gradient_of_the_largest_to_the_first_of_equals(axes, last, data):
     inputs, outputs = (tuple(n) for n in zip(*axes, strict=True))

@@ -1,8 +1,8 @@
-/* Convolution of each channel by itself, and its gradients: as in convolution.h, but what is summed over is the taps only,
-   and the lanes of a vector are channels all along. The weight is (tap, channel), as it lies, and there is one group.
+/* Convolution of each channel by itself, and its gradients: as in convolution.h, but what is summed over is the taps
+   only, and the lanes of a vector are channels all along. The weight is (tap, channel), as it lies, in one group.
 
-   With so little to compute for each element, zeros around the image are not worth copying: at its edges there are fewer
-   taps. */
+   With so little to compute for each element, zeros around the image are not worth copying: at its edges there are
+   fewer taps. */
 
 #define FIELDS_depthwise FIELDS_conv
 DECLARE(depthwise)
@@ -70,8 +70,8 @@ static void depthwise_inside(const Pixels *line, int64_t first, int64_t stop) {
     }
 }
 
-/* Those from `first` to `stop`, each with the taps, at the given columns, that see one of the `width` pixels of a source
-   in which they lie x_stride apart. */
+/* Those from `first` to `stop`, x_stride apart in the source, each with the taps, at the given columns, that see one of
+   its `width` pixels. */
 static void depthwise_edge(const Pixels *line, const int64_t *column, int64_t x_stride, int64_t width, int64_t first,
                            int64_t stop) {
     int64_t offset[MOST_TAPS];

@@ -101,8 +101,8 @@ static void pool_ave_dx_run(const void *args, int64_t part, float *work) {
                 add_some(p->dx + seen, up, n), (void)0)
 }
 
-/* Of the positive elements of a window one is drawn, with a probability in proportion to it: the first up to which they
-   sum to more than u times the sum of all. DRAWN is where that is the one seen last. */
+/* Of the positive elements of a window one is drawn, with a probability in proportion to it: the first up to which
+   they sum to more than u times the sum of all. DRAWN is where that is the one seen last. */
 #define POSITIVE vmaximum(load_some(p->x + seen, n), splat(0))
 #define THRESHOLD                                                                                              \
     vec all = splat(0);                                                                                        \

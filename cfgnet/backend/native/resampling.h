@@ -1,6 +1,6 @@
 /* resample: images (samples, height, width, channels) whose lines are weighted sums of lines, and in these the pixels
-   weighted sums of pixels. Of line i, the terms are h_at[t] and h_weight[t] for h_first[i] <= t < h_first[i + 1]; pixels
-   likewise. */
+   weighted sums of pixels. Of line i, the terms are h_at[t] and h_weight[t] for h_first[i] <= t < h_first[i + 1];
+   pixels likewise. */
 
 #define FIELDS_resample(A, W, L, C, I, F)                                                                      \
     A(x) A(y) W(h_first) W(h_at) A(h_weight) W(w_first) W(w_at) A(w_weight)                                    \
@@ -17,7 +17,8 @@ INLINE int64_t resample_part(const resample_args *p, int64_t part) { return p->s
 
 enum { FEW_TERMS = 4 };
 
-/* out = the weighted sum of a few pieces of `size` floats, which lie at[t] * size behind `from`; with `add`, more of it. */
+/* out = the weighted sum of a few pieces of `size` floats, which lie at[t] * size behind `from`; with `add`, more of
+   it. */
 INLINE void blend_few(const float *from, const int32_t *at, const float *weight, const int terms, int64_t size, int add,
                       float *out) {
     const float *piece[FEW_TERMS];
