@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from cfgnet.layer import Block, Case, Layer
 from cfgnet.layers.activation import ReLU, Sigmoid
 from cfgnet.layers.attention import MultiHeadAttention
-from cfgnet.layers.conv import Convolution
+from cfgnet.layers.conv import Convolution, DepthwiseConvolution
 from cfgnet.layers.dense import InnerProduct
 from cfgnet.layers.eltwise import Eltwise
 from cfgnet.layers.gated import GELU
@@ -18,6 +18,7 @@ from cfgnet.layers.norm import BatchNorm, Scale
 from cfgnet.layers.normalize import LayerNorm
 from cfgnet.layers.pool import Pooling
 from cfgnet.layers.shape import Concat
+from cfgnet.part import Ints
 
 
 class Shortcut(Block, abstract=True):
@@ -147,6 +148,40 @@ class Inception(Block):
             self.inner(Pooling, "pool", [x], kernel_size=(3,), stride=(1,), pad=(1,)),
             *branch("pool_proj", f"{self.name}/pool", self.num_pool),
             self.inner(Concat, "", joined),
+        ]
+
+
+class SeparableConvolution(Block):
+    """Separable convolution: each channel is convolved by itself, then a 1x1 convolution mixes the channels.
+
+    It takes about kernel^2 times fewer multiplications than a Convolution with as many channels. Chollet 2017.
+    """
+
+    num_output: PositiveInt
+    """Number of output channels."""
+    kernel_size: Ints
+    """Size of the window: one number for all axes, or one per axis."""
+    stride: Ints = ()
+    """Distance between windows, 1 by default: one number, or one per axis."""
+    pad: Ints = ()
+    """Zeros on each side, 0 by default: one number, or one per axis."""
+    multiplier: PositiveInt = 1
+    """How many channels each channel has between the two convolutions."""
+    bias_term: bool = True
+    """Whether to add a bias, behind the 1x1 convolution."""
+
+    aliases = ("SeparableConv2D",)
+    cases = [
+        Case(x=(2, 3, 5, 4), num_output=4, kernel_size=3, pad=1),
+        Case(x=(2, 3, 6), num_output=2, kernel_size=3, stride=2, multiplier=2, bias_term=False),
+    ]
+
+    def expand(self, x):
+        window = {name: getattr(self, name) for name in ("kernel_size", "stride", "pad", "multiplier")}
+        mixed = {"num_output": self.num_output, "bias_term": self.bias_term, "kernel_size": (1,)}
+        return [
+            self.inner(DepthwiseConvolution, "depthwise", [x], bias_term=False, **window),
+            self.inner(Convolution, "", [f"{self.name}/depthwise"], **mixed),
         ]
 
 

@@ -156,8 +156,8 @@ class DepthwiseConvolution(Correlating):
     """Depthwise convolution: every channel is convolved by itself: y[n, c m + j] = bias[c m + j] + sum over window of
     weight[c m + j] * x[n, c], with m the `multiplier`.
 
-    The same as a Convolution whose `group` is the number of channels, which need not be given here. With a Convolution
-    of `kernel_size: 1` behind it, it makes a separable convolution. Howard et al. 2017.
+    The same as a Convolution whose `group` is the number of channels, which need not be given here. The block
+    SeparableConvolution has one, and a Convolution of `kernel_size: 1` behind it. Howard et al. 2017.
     """
 
     multiplier: PositiveInt = 1

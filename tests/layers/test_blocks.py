@@ -6,7 +6,7 @@ import pytest
 import cfgnet
 from cfgnet.errors import SpecError
 from cfgnet.gradcheck import case_net, check_case
-from cfgnet.layer import Block, Layer
+from cfgnet.layer import Block, Case, Layer
 
 BLOCKS = {name: cls for name, cls in Layer.members().items() if issubclass(cls, Block)}
 CASES = [pytest.param(cls, case, id=f"{name} {case}") for name, cls in BLOCKS.items() for case in cls.cases]
@@ -63,6 +63,19 @@ def test_squeeze_excite_weighs_the_channels():
     x, y = outputs(cls, cls.cases[0], {"squeeze.weight": first, "excite.weight": second})
     gate = 1 / (1 + np.exp(-np.maximum(x.mean((2, 3)) @ first.T, 0) @ second.T))
     np.testing.assert_allclose(y, x * gate[:, :, None, None])
+
+
+def test_a_separable_convolution_is_one_whose_weight_is_a_product():
+    cls = BLOCKS["SeparableConvolution"]
+    net = case_net(cls, cls.cases[0])
+    net.run_forward()
+    planes, mix = net.params["layer/depthwise.weight"].value, net.params["layer.weight"].value
+    case = Case(x=(2, 3, 5, 4), num_output=4, kernel_size=3, pad=1, weight=(mix * planes[:, 0]).tolist())
+    other = case_net(Layer.find("Convolution"), case)
+    other.feed({"x": net["x"]})
+    other.params["layer.bias"].value[...] = net.params["layer.bias"].value
+    other.run_forward()
+    np.testing.assert_allclose(net["layer"], other["layer"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("number", [0, 1])
