@@ -50,7 +50,8 @@ Names = Annotated[
 class Config(BaseModel):
     """A strict, frozen group of settings: unknown keys, wrong types, nan and infinity are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # What validates is built at first use: a training takes a few of some two hundred classes.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="wrap")
     @classmethod
