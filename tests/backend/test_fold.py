@@ -156,7 +156,7 @@ layers:
 @pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
 @pytest.mark.parametrize("algo", ["direct", "winograd"])
 @pytest.mark.parametrize("channels", [1, 5, 16, 40])
-@pytest.mark.parametrize("kernel", [*sorted({*PRODUCES} - {"take"}), "depthwise", "depthwise_dx"])
+@pytest.mark.parametrize("kernel", [*sorted({*PRODUCES} - {"take", "product"}), "depthwise", "depthwise_dx"])
 def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, channels, algo):
     random, window = np.random.default_rng(3), Window((3, 3), (1, 1), (1, 1), (1, 1))
 
@@ -204,6 +204,30 @@ def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, chan
         for call in k.bound(items):
             call()
         results[fold] = [out, more, total, square]
+    for together, alone in zip(results[True], results[False], strict=True):
+        np.testing.assert_allclose(together, alone, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
+@pytest.mark.parametrize("shape", [(4, 130), (11, 50), (520,), (3, 5)])
+@pytest.mark.parametrize("columns", [1, 33, 64, 70])
+def test_what_follows_a_product_goes_on_with_its_rows_also_as_a_tensor_of_more_axes(shape, columns):
+    random = np.random.default_rng(3)
+    count = int(np.prod(shape))
+    a, b = random.standard_normal((count, 20)).astype(np.float32), random.standard_normal((columns, 20)).astype("f").T
+    bias, other = random.standard_normal(columns).astype("f"), random.standard_normal((*shape, columns)).astype("f")
+    results = {}
+    for fold in (False, True):
+        out, total = np.empty((*shape, columns), np.float32), np.zeros(columns, np.float32)
+        recorder = Recorder("test")
+        recorder.product(a, b, out.reshape(count, columns), bias)
+        recorder.map("max(v, 0) * c + other", out, v=out, c=bias, other=other)
+        recorder.sum("v", total, range(out.ndim - 1), add=True, v=out)
+        items = folded(recorder.records) if fold else recorder.records
+        assert kernels(items) == ["followed"] or not fold
+        for call in native.make(3).k.bound(items):
+            call()
+        results[fold] = [out, total]
     for together, alone in zip(results[True], results[False], strict=True):
         np.testing.assert_allclose(together, alone, rtol=2e-5, atol=2e-4)
 

@@ -6,15 +6,17 @@ steps one after another if no step touches an element that another step of the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cfgnet.backend.kernels.base import Array, Call, Record
+from cfgnet.backend.kernels.base import Array, Call, Record, Shape
 from cfgnet.backend.kernels.elementwise import Step
 from cfgnet.backend.kernels.memory import address, order, overlap, same_place
 
 PRODUCES = {
+    "product": 2,
     "conv": 3,
     "conv_dx": 2,
     "pool_max": 1,
@@ -156,6 +158,12 @@ def _written(record: Record) -> list[Array]:
     return [_result(record), *(array for array in others if array is not None)]
 
 
+def _as_shaped(target: Array, shape: Shape) -> Array:
+    """The same elements as an array of another shape, where they lie in rows; a matrix may be a tensor of more axes."""
+    alike = target.size == math.prod(shape) and target.flags.c_contiguous
+    return target.reshape(shape) if alike else target
+
+
 def _may_come_before(moved: Record, record: Record) -> bool:
     """Whether elementwise steps can as well run before a kernel that stands before them."""
     written = _written(record)
@@ -181,6 +189,7 @@ def _cannot_follow(record: Record, steps: Sequence[Step]) -> str:
     """Why a chain cannot go on with the result of a kernel, part by part; empty if it can."""
     target, *others = _written(record)
     sources = [array for array in _arrays(record) if array is not target]
+    target = _as_shaped(target, steps[0].shape)
     if steps[0].shape != target.shape or steps[0].order != order(target):
         return "its elements are others"
     for step in steps:

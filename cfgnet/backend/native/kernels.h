@@ -46,6 +46,7 @@ static const Kernel KERNELS[] = {
     ENTRY(winograd_dweight),
     ENTRY_COVERING(winograd_dx),
     ENTRY(product),
+    ENTRY_COVERING(product_rows),
     ENTRY(products),
     ENTRY_OF(pool_max, pool, pool_y_covers, NULL),
     ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),

@@ -25,6 +25,8 @@ from cfgnet.backend.native.various import NativeVarious
 
 MOST_AXES_OF_PRODUCTS = 3
 """As in matrix.h."""
+WHOLE_ROWS = 512
+"""With so many rows, a part of a product is whole rows, with which a chain can go on."""
 BOX = 1 << 12
 """About how many elements of a sum over boxes are worked on at a time: few enough to stay in a core's fastest cache."""
 
@@ -111,8 +113,9 @@ class NativeKernels(
         fits = all(steps[i] is not None or steps[i + 1] is not None for i in (0, 2))
         if not fits or steps[4] is None or not out.size or not a.shape[1]:
             return super().product(a, b, out, bias, add)
+        whole = by_rows and out.shape[0] >= WHOLE_ROWS and steps[4] == out.shape[1]
         return self.pool.call(
-            "product",
+            "product_rows" if whole else "product",
             a=a, b=b, bias=bias, out=out, rows=out.shape[0], columns=out.shape[1], depth=a.shape[1],
             a_row=steps[0] if by_rows else 1, a_step=1 if by_rows else steps[1],
             b_row=1 if steps[2] is None else steps[2], b_step=steps[3] if steps[2] is None else 1,
