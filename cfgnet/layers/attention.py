@@ -167,7 +167,7 @@ class MultiHeadAttention(Layer):
         dbias_out=None,
     ):
         if dbias_out is not None:
-            k.sum("dy", dbias_out, (0,), add=True, dy=_rows(dy))
+            k.sum("dy", dbias_out, (0, 1), add=True, dy=dy)
         if dweight_out is not None:
             k.product(_rows(dy).T, _rows(heads), dweight_out, add=True)
         k.product(_rows(dy), weight_out, _rows(upper))

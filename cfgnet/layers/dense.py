@@ -71,7 +71,7 @@ class InnerProduct(Layer):
     def backward(self, k, x, weight, dy, dx=None, dweight=None, dbias=None, rows=None):
         matrix, upper = self._matrix(weight), dy.reshape(-1, self.num_output)
         if dbias is not None:  # first, so that it can be part of the pass in which dy is made
-            k.sum("dy", dbias, (0,), add=True, dy=upper)
+            k.sum("dy", dbias, range(dy.ndim - 1), add=True, dy=dy)
         if dweight is not None:
             lower = _in_rows(k, x, matrix, rows)
             k.product(*((lower.T, upper) if self.transpose else (upper.T, lower)), dweight, add=True)
