@@ -23,22 +23,14 @@ typedef struct {
     const int32_t *mask;
 } Head;
 
-#define FROM(array, at) ((array) ? (array) + (at) : NULL)
-
 INLINE Head head_of(const attention_args *t, int64_t part) {
     const int64_t sample = part / t->heads, at = part % t->heads * t->depth;
     const int64_t q = sample * t->q_sample + at, k = sample * t->k_sample + at, y = sample * t->y_sample + at;
-    return (Head){FROM(t->q, q),   FROM(t->k, k),   FROM(t->v, k),   FROM(t->dy, y),
-                  FROM(t->y, y),   FROM(t->dq, q),  FROM(t->dk, k),  FROM(t->dv, k),
-                  FROM(t->prob, part * t->steps * t->keys), FROM(t->mask, sample * t->keys)};
-}
-
-/* Packs b (depth, columns), with b[k][n] = b[k * row + n * step], as run_rows takes it. */
-static void pack_panels(const float *b, int64_t row, int64_t step, int64_t depth, int64_t columns, float *to) {
-    for (int64_t n = 0; n < columns; n += panel_width(n, columns)) {
-        const int64_t width = panel_width(n, columns);
-        pack(b + n * step, row, step, depth, smaller(width, columns - n), width, to + n * depth);
-    }
+    return (Head){
+        FURTHER(t->q, q),  FURTHER(t->k, k),  FURTHER(t->v, k),  FURTHER(t->dy, y), FURTHER(t->y, y),
+        FURTHER(t->dq, q), FURTHER(t->dk, k), FURTHER(t->dv, k), FURTHER(t->prob, part * t->steps * t->keys),
+        FURTHER(t->mask, sample * t->keys),
+    };
 }
 
 /* The scores of a query that count, as vectors: all others are -inf, whose exponential is 0. */

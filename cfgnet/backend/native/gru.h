@@ -69,7 +69,7 @@ static void gru_run(const void *args, int64_t part, float *sums) {
     const gru_args *p = args;
     const Sequences own = own_sequences(args, part);
     const int64_t first = row_at(args, 0) + own.first;
-    keep_state(args, own, further(p->h0, own.first * p->hidden), p->before + first * p->hidden);
+    keep_state(args, own, FURTHER(p->h0, own.first * p->hidden), p->before + first * p->hidden);
     for (int64_t step = 0; step < p->steps; step++) {
         const int64_t row = row_at(args, step) + own.first;
         if (p->reset_after) {
@@ -129,7 +129,7 @@ static void gru_dz_run(const void *args, int64_t part, float *dh) {
     const gru_dz_args *p = args;
     const Sequences own = own_sequences(args, part);
     const int64_t state = own.first * p->hidden, size = own.count * p->hidden, width = GRU_GATES * p->hidden;
-    take_state(further(p->dh, state), dh, size);
+    take_state(FURTHER(p->dh, state), dh, size);
     for (int64_t step = p->steps - 1; step >= 0; step--) {
         const int64_t row = row_at(args, step) + own.first;
         float *dz = p->dz + row * width, *dinner = p->dinner + row * p->hidden;

@@ -49,8 +49,8 @@ static void lstm_run(const void *args, int64_t part, float *sums) {
     const lstm_args *p = args;
     const Sequences own = own_sequences(args, part);
     const int64_t state = own.first * p->hidden, first = row_at(args, 0) * p->hidden + state;
-    take_state(further(p->c0, state), p->cells + cells_before(args, first), own.count * p->hidden);
-    keep_state(args, own, further(p->h0, state), p->before + first);
+    take_state(FURTHER(p->c0, state), p->cells + cells_before(args, first), own.count * p->hidden);
+    keep_state(args, own, FURTHER(p->h0, state), p->before + first);
     for (int64_t step = 0; step < p->steps; step++)
         for_sums(p->before, row_at(args, step) + own.first, own.count, p->hidden, p->packed, LSTM_GATES, LSTM_GATES_AT_ONCE, sums,
                  lstm_units, p);
@@ -96,8 +96,8 @@ static void lstm_dz_run(const void *args, int64_t part, float *work) {
     const Sequences own = own_sequences(args, part);
     const int64_t state = own.first * p->hidden, size = own.count * p->hidden, width = LSTM_GATES * p->hidden;
     float *dh = work, *dc = work + size;
-    take_state(further(p->dh, state), dh, size);
-    take_state(further(p->dc, state), dc, size);
+    take_state(FURTHER(p->dh, state), dh, size);
+    take_state(FURTHER(p->dc, state), dc, size);
     for (int64_t step = p->steps - 1; step >= 0; step--) {
         const int64_t row = row_at(args, step) + own.first;
         for (int64_t n = 0; n < own.count; n++)

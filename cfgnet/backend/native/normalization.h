@@ -53,8 +53,6 @@ INLINE vec normal_at(Norm n, const float *x, int64_t i, int64_t some, int each) 
     return (rest - value_at(n.centre, i, some, each)) * value_at(n.inverse, i, some, each);
 }
 
-INLINE float *behind(float *values, int64_t i) { return values ? values + i : NULL; }
-
 static float inverse_of(const normalize_args *p, int64_t row) {
     return p->std ? 1 / (p->std[row] + (float)p->outer_eps) : 1;
 }
@@ -124,7 +122,7 @@ INLINE void normalize_row(const normalize_args *p, int64_t row, int own) {
     if (p->std) p->std[row] = root_of(p, mean_of_row(x, size, first, centre, 1)), inverse = inverse_of(p, row);
     const Norm n = {&first, &centre, &inverse, NULL, NULL};
     for (int64_t at = 0, c = channel; at < size; at += piece, c++)
-        normalize_piece(n, x + at, p->y + row * size + at, piece, behind(p->weight, c), behind(p->bias, c), own, 0);
+        normalize_piece(n, x + at, p->y + row * size + at, piece, FURTHER(p->weight, c), FURTHER(p->bias, c), own, 0);
 }
 
 /* Adds a piece to the sums over its row of dy * weight and of dy * weight * normal, and to the totals of its channels. */
@@ -154,13 +152,13 @@ INLINE void normalize_dx_row(const normalize_args *p, int64_t row, float *dweigh
     float mean = 0, slope = 0;
     const Norm n = {&first, &centre, &inverse, &mean, &slope};
     for (int64_t at = 0, c = channel; at < size; at += piece, c++)
-        sum_piece(n, x + at, dy + at, piece, behind(p->weight, c), behind(dweight, c), behind(dbias, c), own, &mean,
+        sum_piece(n, x + at, dy + at, piece, FURTHER(p->weight, c), FURTHER(dweight, c), FURTHER(dbias, c), own, &mean,
                   &slope);
     if (!p->dx) return;
     mean = p->centre ? mean / (float)size : 0;
     slope *= steepness_of(p, row) / (float)size;
     for (int64_t at = 0, c = channel; at < size; at += piece, c++)
-        normalize_dx_piece(n, x + at, dy + at, p->dx + row * size + at, piece, behind(p->weight, c), own, 0);
+        normalize_dx_piece(n, x + at, dy + at, p->dx + row * size + at, piece, FURTHER(p->weight, c), own, 0);
 }
 
 /* Samples whose channels lie last. What belongs to a row is there once for each of its channels. */
@@ -206,7 +204,7 @@ static void normalize_pixels(const normalize_args *p, int64_t sample, float *wor
     const int64_t width = pixel_size(p), step = whole_vectors(width), from = sample * p->positions * width;
     const float *x = p->x + from;
     float *first = work, *centre = first + step, *inverse = centre + step, *sums = inverse + step;
-    float *centres = behind(p->centre, sample * p->groups), *stds = behind(p->std, sample * p->groups);
+    float *centres = FURTHER(p->centre, sample * p->groups), *stds = FURTHER(p->std, sample * p->groups);
     for (int64_t g = 0; centres && g < p->groups; g++) centres[g] = 0;
     spread_centres(p, sample, first, centre);
     if (centres) {
@@ -268,7 +266,7 @@ static void normalize_dx_run(const void *args, int64_t part, float *work) {
     const normalize_args *p = args;
     const Range items = normalize_items(p, part);
     const int64_t width = pixel_size(p);
-    float *dweight = behind(p->dweight, part * width), *dbias = behind(p->dbias, part * width);
+    float *dweight = FURTHER(p->dweight, part * width), *dbias = FURTHER(p->dbias, part * width);
     if (dweight) clear_floats(dweight, width);
     if (dbias) clear_floats(dbias, width);
     for (int64_t i = items.first; i < items.first + items.count; i++)

@@ -43,6 +43,14 @@ INLINE int64_t panel_width(int64_t column, int64_t columns) {
     return block_vectors(ceil_div(columns - column, LANES)) * LANES;
 }
 
+/* Packs b (depth, columns), with b[k][n] = b[k * row + n * step], a whole matrix. */
+static void pack_panels(const float *b, int64_t row, int64_t step, int64_t depth, int64_t columns, float *to) {
+    for (int64_t n = 0; n < columns; n += panel_width(n, columns)) {
+        const int64_t width = panel_width(n, columns);
+        pack(b + n * step, row, step, depth, smaller(width, columns - n), width, to + n * depth);
+    }
+}
+
 /* out (rows, columns) = or += a (rows, depth) @ b (depth, columns), of which b is packed. */
 static void packed_product(const float *a, int64_t lda, const float *b, float *out, int64_t ldout, int64_t rows,
                            int64_t depth, int64_t columns, int add) {

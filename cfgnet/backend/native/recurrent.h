@@ -91,9 +91,6 @@ INLINE void hand_on(const Walk *w, int64_t row, Units own, vec state, float *bef
     if (is_row(w, next)) store_some(before + own.at + (next - row) * w->hidden, kept(w, next) * state, own.count);
 }
 
-/* What lies `at` floats on in an array that may be missing. */
-INLINE float *further(float *array, int64_t at) { return array ? array + at : NULL; }
-
 /* out = a state, or zero where none is given. */
 static void take_state(const float *given, float *out, int64_t count) {
     for (int64_t i = 0; i < count; i++) out[i] = given ? given[i] : 0;

@@ -30,7 +30,7 @@ static void rnn_run(const void *args, int64_t part, float *sums) {
     const rnn_args *p = args;
     const Sequences own = own_sequences(args, part);
     const int64_t first = row_at(args, 0) + own.first;
-    keep_state(args, own, further(p->h0, own.first * p->hidden), p->before + first * p->hidden);
+    keep_state(args, own, FURTHER(p->h0, own.first * p->hidden), p->before + first * p->hidden);
     for (int64_t step = 0; step < p->steps; step++)
         for_sums(p->before, row_at(args, step) + own.first, own.count, p->hidden, p->packed, 1, 1, sums, rnn_units, p);
 }
@@ -64,7 +64,7 @@ static void rnn_dz_run(const void *args, int64_t part, float *dh) {
     const rnn_dz_args *p = args;
     const Sequences own = own_sequences(args, part);
     const int64_t state = own.first * p->hidden, size = own.count * p->hidden;
-    take_state(further(p->dh, state), dh, size);
+    take_state(FURTHER(p->dh, state), dh, size);
     for (int64_t step = p->steps - 1; step >= 0; step--) {
         const int64_t row = row_at(args, step) + own.first;
         for (int64_t n = 0; n < own.count; n++)

@@ -7,6 +7,9 @@ typedef int32_t ivec VEC;
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 64")
 
+/* What lies `at` elements on in an array that may be missing. */
+#define FURTHER(array, at) ((array) ? (array) + (at) : NULL)
+
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
 
