@@ -283,8 +283,6 @@ class _Builder:
         block = self.blocks.get(index)
         if block and block.inputs and name in block.inputs:  # said once, at the block
             layer, position = block, block.inputs.index(name)
-            if any(problem.path == ("layers", index, "inputs", position) for problem in self.problems):
-                return
         known = [*(self.inputs or {}), *(made for made, (_, other) in self.made.items() if other is not layer)]
         owner = next((other for _, other in self.layers if other.name == name), None)
         hint = did_you_mean(name, known, listed("there are", known))

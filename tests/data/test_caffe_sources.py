@@ -318,6 +318,24 @@ def test_windows_reach_beyond_the_image_and_take_their_surroundings_along(detect
 
 
 @pytest.mark.parametrize(
+    ("settings", "white"),
+    [
+        ({}, 1),  # rows 2 and 3 of the image, which are white
+        ({"crop_mode": "square"}, 2 / 5),  # rows 1 to 5
+        ({"context_pad": 1}, 2 / 5),  # rows 1 to 5, and columns 0 to 8, the last of which is too little for a pixel
+    ],
+)
+def test_a_window_is_taken_with_as_much_around_it_as_caffe_takes(tmp_path, settings, white):
+    pixels = np.zeros((7, 8, 3), np.uint8)
+    pixels[2:4] = 255
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    (tmp_path / "w.txt").write_text("# 0\na.png\n3\n7\n8\n1\n0 0 2 2 5 3\n")
+    path = {"path": str(tmp_path / "w.txt"), "root_folder": str(tmp_path), "crop_size": 4, "fg_fraction": 0}
+    (found,) = everything(opened(source="windows", **path, **settings))["data"]
+    assert abs(found.mean() / 255 - white) < 0.05
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (("3 1.0 0 0 3 3", "3 1.0 0 0 3"), "windows.txt:7: expected 'class overlap x1 y1 x2 y2', found '3 1.0 0 0 3'"),
