@@ -269,12 +269,17 @@ class _Builder:
 
     def inputs_of(self, index: int, layer: Layer, previous: str | None) -> tuple[str, ...] | None:
         """The inputs of a layer, given or by default; None where they could not be found out."""
-        if layer.inputs is None:
+        names = layer.inputs
+        if names is None and layer.mentioned():
+            names = tuple(
+                previous if name == "x" and previous and not self.exists("x") else name for name in layer.mentioned()
+            )
+        if names is None:
             return self.default_inputs(index, layer, previous)
-        unknown = [i for i, name in enumerate(layer.inputs) if not self.exists(name)]
+        unknown = [i for i, name in enumerate(names) if not self.exists(name)]
         for position in unknown:
-            self.dangling(index, position, layer, layer.inputs[position])
-        return None if unknown else layer.inputs
+            self.dangling(index, position, layer, names[position])
+        return None if unknown else names
 
     def exists(self, name: str) -> bool:
         return name in self.made or self.inputs is None or name in self.inputs or self.nameless

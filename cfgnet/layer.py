@@ -5,7 +5,8 @@ A layer is a frozen pydantic model: an instance *is* its validated configuration
 1. *Ask by name.* Every method receives exactly the names in its signature. `shapes, params, scratch, flops` receive
    shapes; `forward, backward` receive arrays. Names: the ports (`x`, `y`), parameters (`weight`), scratch (`work`),
    their gradients (`dx`, `dy`, `dweight`), and `xp` (the array module), `k` (the kernels), `rng`, `train`. A default of
-   None means "can do without": an absent optional port, a gradient that nobody needs.
+   None means "can do without": an absent optional port, a gradient that nobody needs. A type whose parameters are named
+   by its configuration asks for `params`, all of them by name, and for `dparams`, those gradients that are wanted.
 2. *Write, don't return.* Outputs and input gradients are overwritten, parameter gradients are added to. Read
    everything before you write over something it may share.
 
@@ -258,7 +259,8 @@ class Layer(Part, family="layer type"):
     def param_names(cls) -> tuple[str, ...]:
         """The trainable parameters, in the order in which backward asks for their gradients."""
         ports = {p.name for p in (*cls.wiring.inputs, *cls.wiring.outputs)}
-        return tuple(n[1:] for n in asks(cls, "backward") if n.startswith("d") and n[1:] not in ports and len(n) > 1)
+        others = {"d", "dparams", *(f"d{port}" for port in ports)}
+        return tuple(n[1:] for n in asks(cls, "backward") if n.startswith("d") and n not in others)
 
     @model_validator(mode="after")
     def _include_or_exclude(self) -> Layer:
@@ -278,6 +280,13 @@ class Layer(Part, family="layer type"):
     def wired(self) -> Ports:
         """The ports of the layer as it is set up; by default those of its type."""
         return self.wiring
+
+    def mentioned(self) -> tuple[str, ...]:
+        """The tensors of which the layer's own settings speak; they go in where `inputs` is left out.
+
+        One that is called `x` is the output of the layer before, unless there is a tensor of that name.
+        """
+        return ()
 
     def weight_in_objective(self) -> float:
         """The weight of the first output in the objective."""

@@ -132,8 +132,8 @@ class Net:
         for port, value in node.outputs.items():
             if any(name in self.gradients for name in ((value,) if isinstance(value, str) else value)):
                 offer["d" + port] = self._at(self.gradients, value)
-        for name, key in shaped.params.items():
-            offer[name] = self.params[key].value
+        offer["params"] = {name: self.params[key].value for name, key in shaped.params.items()}
+        offer = offer["params"] | offer  # a configuration may name parameters as it likes
         at = 0
         like = next((name for name in shaped.tensors if name in self.plan.channels_last), shaped.tensors[0])
         for name, shape in shaped.scratch.items():
@@ -163,8 +163,8 @@ class Net:
                 offer["d" + port] = made if any(one is not None for one in made) else None
             else:
                 offer["d" + port] = self._destination(flow, after)
-        for name in step.params:
-            offer["d" + name] = self.params[shaped.params[name]].grad
+        offer["dparams"] = {name: self.params[shaped.params[name]].grad for name in step.params}
+        offer = {"d" + name: gradient_ for name, gradient_ in offer["dparams"].items()} | offer
         return [*self._recorded(shaped.node.layer, "backward", offer), *after.records]
 
     def _backward_pass(self, *, add: bool, seeded: bool) -> list[Record | Call]:

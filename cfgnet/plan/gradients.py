@@ -40,7 +40,8 @@ def differentiate(
             made = [_flow(name, reached, tensors, written) for name in ((value,) if isinstance(value, str) else value)]
             wanted |= {flow.tensor for flow in made if flow}
             flows[port] = made[0] if isinstance(value, str) else tuple(made)
-        params = tuple(name for name in shaped.node.layer.param_names() if _trained(shaped, name, slots))
+        learned = shaped.params if "dparams" in asked else shaped.node.layer.param_names()
+        params = tuple(name for name in learned if _trained(shaped, name, slots))
         step = Backward(index, flows, params)
         if params or step.all_flows:
             steps.append(step)
