@@ -73,6 +73,8 @@ def _tensor(node: ast.expr) -> Expr:
             return Expr("slice", (_tensor(inner),), (("index", tuple(map(_item, items))),))
         case ast.Attribute(value=inner, attr="T"):
             return Expr("transpose", (_tensor(inner),))
+        case ast.Attribute(value=ast.Name(id=owner), attr=known):
+            return name(f"{owner}.{known}")
         case ast.Call(func=ast.Name(id=function)):
             return _call(node, function, node.args, {k.arg or "**": k.value for k in node.keywords})
     raise FormulaError(f"{ast.unparse(node)!r} is not allowed here", node.col_offset + 1, ALLOWED)
