@@ -129,27 +129,25 @@ class _Gradients:
         self.plan, self.forward = plan, forward
         self.nodes: list[Node] = []
         self.edges: list[Edge] = []
-        paths, into = self.paths(), self.into()
-        for name in plan.differentiated:
-            # A tensor that starts a gradient may get more of it from layers that read it.
-            sources = [f"b:{plan.nodes[call].name}" for call in paths.get(name, ())]
-            if name in plan.seeds or not sources:
-                weight = plan.seeds.get(name, 0)
-                self.nodes.append(Node(f"o:{name}", "seed", f"d({name}) = {weight:g}"))
-                sources.insert(0, f"o:{name}")
-            self.lead(sources, f"s:{name}", f"d({name})", forward.shape(name), self.reader(name), "gradient")
+        self.paths = self._paths()
+        left = dict.fromkeys(plan.differentiated)
         for step in plan.backward:
             shaped = plan.nodes[step.node]
+            for name in shaped.node.writes():
+                if name in left:
+                    del left[name]
+                    self.gradient(name, f"b:{shaped.name}")
             made = tuple(f"d({name})" for name in dict.fromkeys(flow.tensor for flow in step.all_flows))
             kind = f"backward of {shaped.node.layer.type_name}"
             self.nodes.append(Node(f"b:{shaped.name}", "backward", shaped.name, (kind, *made)))
             for name in asked(shaped):
-                edge = Edge(forward.writer[name], f"b:{shaped.name}", "saved", name, forward.shape(name))
-                self.edges.append(edge)
-        for key, calls in into.items():
+                self.edges.append(Edge(forward.writer[name], f"b:{shaped.name}", "saved", name, forward.shape(name)))
+        for name in left:
+            self.gradient(name, "")
+        for key, calls in self.into().items():
             self.parameter(key, [f"b:{name}" for name in calls])
 
-    def paths(self) -> dict[str, list[int]]:
+    def _paths(self) -> dict[str, list[int]]:
         """The calls that give to the gradient of each tensor; one that gives twice stands twice."""
         found: dict[str, list[int]] = {}
         for step in self.plan.backward:
@@ -166,10 +164,14 @@ class _Gradients:
                 found.setdefault(shaped.params[name], []).append(shaped.name)
         return found
 
-    def reader(self, tensor: str) -> str:
-        """The call that goes on with the gradient of a tensor; empty where none does."""
-        writer = self.forward.writer[tensor].removeprefix("f:")
-        return next((f"b:{writer}" for step in self.plan.backward if self.plan.nodes[step.node].name == writer), "")
+    def gradient(self, name: str, target: str) -> None:
+        """The gradient of a tensor, on its way to the call that reads it, if there is one."""
+        sources = [f"b:{self.plan.nodes[call].name}" for call in self.paths.get(name, ())]
+        if name in self.plan.seeds or not sources:
+            # A tensor that starts a gradient may get more of it from layers that read it.
+            self.nodes.append(Node(f"o:{name}", "seed", f"d({name}) = {self.plan.seeds.get(name, 0):g}"))
+            sources.insert(0, f"o:{name}")
+        self.lead(sources, f"s:{name}", f"d({name})", self.forward.shape(name), target, "gradient")
 
     def lead(self, sources: list[str], total: str, array: str, shape: str, target: str, kind: EdgeKind) -> None:
         """Edges from where a gradient comes to where it is read, over a sum where several paths meet."""
