@@ -76,7 +76,7 @@ def test_the_gradient_of_a_shared_parameter_is_a_sum_and_that_of_another_belongs
 def test_a_loss_that_is_read_starts_with_its_weight_and_gets_more():
     loss = "{type: EuclideanLoss, name: l2, inputs: [score, data], loss_weight: 3}"
     found = drawn(ip("score", "data", 4), loss, "{type: Power, name: half, inputs: l2, scale: 0.5, loss_weight: 1}")
-    assert [node.name for node in found.nodes if node.kind == "seed"] == ["d(l2) = 3", "d(half) = 1"]
+    assert [node.name for node in found.nodes if node.kind == "seed"] == ["d(half) = 1", "d(l2) = 3"]
     assert {("o:l2", "s:l2", "d(l2)"), ("b:half", "s:l2", "d(l2)"), ("s:l2", "b:l2", "d(l2)")} <= arrows(
         found, "gradient"
     )
