@@ -51,7 +51,7 @@ class Net:
         self._arena = zeros(backend.xp, plan.memory.tensors, "uint8")
         self.tensors = {name: self._array(name, plan.places[name]) for name in plan.tensors}
         self.gradients = {name: self._array(name, plan.places[gradient(name)]) for name in plan.differentiated}
-        self._rngs: list[LayerRng] = []
+        self._rngs: dict[str, LayerRng] = {}
         self._added = self._flat(
             max((size(plan.tensors[f.tensor].shape or ()) for f in self._added_flows()), default=0)
         )
@@ -59,7 +59,9 @@ class Net:
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         forward, backward = self.layer_steps()
         self._together = folded if fold else list[Record | Call]
-        self.forward_steps = self._together([*(item for items in forward for item in items), *self._totals()])
+        self.totals = self._summed_losses()
+        """The kernels that sum up losses of more than one number."""
+        self.forward_steps = self._together([*(item for items in forward for item in items), *self.totals])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
         self._backward_items = [item for items in backward for item in items]
         self.backward_steps = self._backward_pass(add=False, seeded=False)
@@ -92,8 +94,8 @@ class Net:
     def _added_flows(self) -> list[Flow]:
         return [flow for step in self.plan.backward for flow in step.all_flows if flow.add]
 
-    def _totals(self) -> list[Record]:
-        """The kernels that sum up losses of more than one number; `_losses` says where all are, and their weights."""
+    def _summed_losses(self) -> list[Record]:
+        """What sums up losses of more than one number; `_losses` says where all are, and their weights."""
         recorder = Recorder("objective")
         self._losses = []
         for name, weight in self.plan.graph.loss_weights.items():
@@ -118,8 +120,7 @@ class Net:
     def _offer(self, shaped: Shaped) -> dict[str, Any]:
         """Everything that the methods of one layer may ask for, except gradients of its inputs."""
         node = shaped.node
-        generator = LayerRng(self.seed, node.name)
-        self._rngs.append(generator)
+        generator = self._rngs.setdefault(node.name, LayerRng(self.seed, node.name))
         offer: dict[str, Any] = {
             "xp": self.backend.xp,
             "k": self.backend.k,
@@ -215,10 +216,14 @@ class Net:
                 raise DataError(f"the input {name!r} is {text(shape)}, the net takes {text(target.shape)}")
             target[...] = self.backend.xp.asarray(given)
 
+    def begin(self) -> None:
+        """Tells what draws random numbers which iteration it is; before every forward pass."""
+        for generator in self._rngs.values():
+            generator.iteration = self.iteration
+
     def run_forward(self) -> None:
         """Computes every tensor from the inputs that were fed."""
-        for generator in self._rngs:
-            generator.iteration = self.iteration
+        self.begin()
         for call in self._forward:
             call()
 
