@@ -24,6 +24,8 @@ The methods of a member:
     tally(xp, ...) -> arrays that the batch adds to the total of a test, where no mean is the output of all samples
     merge(xp, total, tally) -> the total with one more batch   (total + tally)
     score(xp, total) -> {output: value} for a total
+    unchanged(x, y, train) -> whether every output is the only input as it is, for these shapes and in this phase; such
+                          a layer is left out of a plan where nobody asks for its output by name   (it is not)
 
 What backward asks for stays alive until then, and nothing else does, nor what `shape_only` names: of that, only the
 shape can be relied on. Asking for an optional output (`mask?`) saves it.
@@ -219,6 +221,8 @@ class Layer(Part, family="layer type"):
     cases: ClassVar[list[Case]] = []
     inplace: ClassVar[dict[str, str]] = {}
     """Outputs that may share the memory of an input: {"y": "x"}."""
+    view: ClassVar[bool] = False
+    """Whether y is x in another shape, its elements in the same row-major order, so that both may be one array."""
     layout: ClassVar[Literal["rows", "any", "channels_last"]] = "rows"
     """How tensors (N, C, spatial...) may lie in memory: in rows only; in any order, so that methods never reshape them;
     or in any order, and fastest with the channels last."""
@@ -281,6 +285,17 @@ class Layer(Part, family="layer type"):
     def wired(self) -> Ports:
         """The ports of the layer as it is set up; by default those of its type."""
         return self.wiring
+
+    def joined(self, before: Layer, x: Shape) -> Layer | None:
+        """One layer that computes what `before` does of an x of that shape and then this one; None without such one.
+
+        It is made by `replaced`.
+        """
+        return None
+
+    def replaced(self, kind: type[Layer], **settings: Any) -> Layer:
+        """A layer of another type in the place of this one: with its name, its outputs, and its weight."""
+        return kind(name=self.name, outputs=self.outputs, loss_weight=self.loss_weight, **settings)
 
     def mentioned(self) -> tuple[str, ...]:
         """The tensors of which the layer's own settings speak; they go in where `inputs` is left out.

@@ -61,12 +61,17 @@ class Net:
         self._together = folded if fold else list[Record | Call]
         self.totals = self._summed_losses()
         """The kernels that sum up losses of more than one number."""
-        self.forward_steps = self._together([*(item for items in forward for item in items), *self.totals])
+        self.constant_steps = [item for at in sorted(plan.constants) for item in forward[at]]
+        """What is done once, here, because it comes to the same at every step."""
+        changing = [items for at, items in enumerate(forward) if at not in plan.constants]
+        self.forward_steps = self._together([*(item for items in changing for item in items), *self.totals])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
         self._backward_items = [item for items in backward for item in items]
         self.backward_steps = self._backward_pass(add=False, seeded=False)
         self._forward, self._backward = backend.k.settled(self.forward_steps, self.backward_steps)
         self._other_passes: dict[tuple[bool, bool], list[Call]] = {}
+        for call in backend.k.bound(self.constant_steps):
+            call()
 
     # Arrays.
 

@@ -50,8 +50,10 @@ class Lives:
         seeds: Mapping[str, float],
         kept: frozenset[str],
         itemsize: int,
+        constants: frozenset[int] = frozenset(),
     ):
         self.nodes, self.tensors, self.backward, self.itemsize = nodes, tensors, backward, itemsize
+        self.constants = constants
         self.end = len(nodes) + len(backward)
         self.lives: dict[str, Life] = {}
         self.decisions: list[Decision] = []
@@ -72,6 +74,10 @@ class Lives:
             dies |= dict.fromkeys(shaped.tensors, time)
         for time, step in enumerate(self.backward, len(self.nodes)):
             dies |= dict.fromkeys(asked(self.nodes[step.node]), time)
+        for index in self.constants:  # what is computed once is there before the first step, and stays
+            shaped = self.nodes[index]
+            born |= dict.fromkeys([*shaped.node.writes(), *shaped.saved.values()], -1)
+            dies |= dict.fromkeys([*shaped.node.writes(), *shaped.saved.values()], self.end)
         for name in self.tensors:
             self.lives[name] = Life(name, self.bytes(name), born[name], self.end if name in kept else dies[name])
 
@@ -94,19 +100,19 @@ class Lives:
     def in_place(self, layouts: frozenset[str]) -> None:
         """Lets outputs take over the places of inputs that die with the call, and input gradients those of output's."""
         for time, shaped in enumerate(self.nodes):
-            for output, source in pairs(shaped):
-                self._take_over(output, source, time, layouts)
+            for output, source in pairs(shaped) if time not in self.constants else ():
+                self._take_over(output, source, time, layouts, view=is_view(shaped, layouts))
         for time, step in enumerate(self.backward, len(self.nodes)):
             fresh = {flow.tensor for flow in step.all_flows if not flow.add}
             for output, source in pairs(self.nodes[step.node]):
                 if source in fresh:
                     self._take_over(gradient(source), gradient(output), time, layouts)
 
-    def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str]) -> None:
+    def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str], view: bool = False) -> None:
         one, other = self.lives.get(guest), self.lives.get(host)
         if not one or not other:
             return
-        why = self._refusal(one, other, time)
+        why = self._refusal(one, other, time, view)
         if (plain(guest) in layouts) != (plain(host) in layouts):
             why = why or f"{host} lies in another order"
         if self.tensors[plain(guest)].kind != self.tensors[plain(host)].kind:
@@ -114,18 +120,25 @@ class Lives:
         if not why:
             one.host = other
             other.root.dies = max(other.root.dies, one.dies)
-        outcome = "has a place of its own" if why else f"in the place of {host}"
-        self.decisions.append(Decision("memory", guest, outcome, why or f"{host} is not read again"))
+        done, because = f"in the place of {host}", f"{host} is not read again"
+        if view:
+            done, because = f"is {host} in another shape, uncopied", "its elements lie in the same order"
+        self.decisions.append(Decision("memory", guest, "has a place of its own" if why else done, why or because))
 
-    def _refusal(self, guest: Life, host: Life, time: int) -> str:
-        """Why an array may not take over the place of another in the call at `time`; empty if it may."""
+    def _refusal(self, guest: Life, host: Life, time: int, view: bool) -> str:
+        """Why an array may not take over the place of another in the call at `time`; empty if it may.
+
+        A `view` writes nothing new there, so that the other may be read later.
+        """
         if guest.bytes != host.bytes:
             return f"{host.name} has another size"
-        if host.born < 0:
-            return f"{host.name} is not made by a call"
         if guest.born != time:
             return "it was begun by an earlier call"
-        return "" if host.dies == time else f"{host.name} is still read {self._when(host.dies)}"
+        if view:
+            return ""
+        if host.root.born < 0:
+            return f"{host.name} is not made by a call"
+        return "" if host.root.dies == time else f"{host.name} is still read {self._when(host.root.dies)}"
 
     def _when(self, time: int) -> str:
         """The call at a time, in words."""
@@ -160,6 +173,11 @@ def pairs(shaped: Shaped) -> Iterator[tuple[str, str]]:
         names = shaped.node.outputs.get(output), shaped.node.inputs.get(source)
         if isinstance(names[0], str) and isinstance(names[1], str):
             yield names[0], names[1]
+
+
+def is_view(shaped: Shaped, layouts: frozenset[str]) -> bool:
+    """Whether the output of a layer is its input in another shape, element by element as they lie in memory."""
+    return shaped.node.layer.view and not layouts & {*shaped.node.reads(), *shaped.node.writes()}
 
 
 def placed(lives: Mapping[str, Life], reuse: bool) -> tuple[dict[str, Place], int]:

@@ -97,7 +97,7 @@ class Decision:
     """Something that a pass decided about a tensor, a gradient or a layer, and why."""
 
     about: str
-    """The pass: gradients, layout or memory."""
+    """The pass: simplify, gradients, layout or memory."""
     subject: str
     outcome: str
     why: str
@@ -142,6 +142,8 @@ class Plan:
     places: Mapping[str, Place]
     """Where every tensor lies, and the gradient of each under d(...)."""
     memory: Memory
+    constants: frozenset[int] = frozenset()
+    """The nodes that compute the same at every step, by their index, and so are run once."""
     decisions: tuple[Decision, ...] = ()
     """What was decided and what was refused, with the reasons; for people."""
 
