@@ -18,10 +18,11 @@ from cfgnet.cli.common import (
     set_option,
 )
 from cfgnet.errors import DataError
-from cfgnet.rules import Phase
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from cfgnet.rules import Phase
 
     Array = np.ndarray[Any, Any]
 
