@@ -27,16 +27,17 @@ def make_plan(
     locate: Locate | None = None,
     wrt: Collection[str] = (),
     of: Mapping[str, float] | None = None,
+    keep: Collection[str] = (),
     reuse: bool = False,
     solver: Solver | None = None,
 ) -> tuple[Plan | None, list[Problem]]:
     """The plan of a graph, or None with what is wrong; `wrt` names tensors that get a gradient too.
 
     `of` names the tensors that are differentiated, with a weight for each; by default they are the losses. With `reuse`
-    the graph is made simpler and arrays share memory, so that only results, losses and what a test counts can be read
-    after a step. `solver` says by patterns how parameters are treated.
+    the graph is made simpler and arrays share memory, so that only results, losses, what a test counts and what `keep`
+    names can be read after a step. `solver` says by patterns how parameters are treated.
     """
-    locate, asked = locate or Locate(), dict.fromkeys([*wrt, *(of or ())], "it is asked for by name")
+    locate, asked = locate or Locate(), dict.fromkeys([*wrt, *(of or ()), *keep], "it is asked for by name")
     simpler: list[Decision] = []
     nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver)
     while reuse and not problems and len(nodes) == len(graph.nodes):
@@ -53,9 +54,9 @@ def make_plan(
     if problems:
         return None, problems
     layouts = channels_last(nodes, tensors)
-    kept = frozenset({*graph.results, *graph.loss_weights, *graph.counted, *asked} if reuse else tensors)
+    kept = {*graph.results, *graph.loss_weights, *graph.counted, *(tensors.keys() & asked)} if reuse else {*tensors}
     fixed = constants(nodes) if reuse else frozenset[int]()
-    lives = Lives(nodes, tensors, backward, seeds, kept, ITEMSIZE[dtype], fixed)
+    lives = Lives(nodes, tensors, backward, seeds, frozenset(kept), ITEMSIZE[dtype], fixed)
     if reuse:
         lives.in_place(layouts)
     places, arena = placed(lives.lives, reuse)
@@ -71,7 +72,7 @@ def make_plan(
         slots,
         seeds,
         backward,
-        kept,
+        frozenset(kept),
         places,
         memory,
         fixed,
