@@ -76,7 +76,7 @@ def make_plan(
         places,
         memory,
         fixed,
-        (*decisions, *lives.decisions),
+        (*decisions, *(lives.decisions(places) if reuse else ())),
     )
     verify(plan)
     return plan, []

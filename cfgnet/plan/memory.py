@@ -22,6 +22,10 @@ ALIGN = 64
 """Arrays start at multiples of this, which is a cache line and the widest vector."""
 
 
+MOST_NAMES = 3
+"""How many names a decision lists."""
+
+
 @dataclass
 class Life:
     """An array while its place is looked for; times count calls, forward and then backward."""
@@ -56,8 +60,10 @@ class Lives:
         self.constants = constants
         self.end = len(nodes) + len(backward)
         self.lives: dict[str, Life] = {}
-        self.decisions: list[Decision] = []
-        """What takes the place of what, and what may not."""
+        self._taken: dict[str, Decision] = {}
+        """What is said of each array that lies in the place of another."""
+        self._apart: dict[str, str] = {}
+        """Why an array does not lie in the place of one that its call reads."""
         self._tensors(kept)
         self._gradients(seeds, kept)
 
@@ -117,13 +123,15 @@ class Lives:
             why = why or f"{host} lies in another order"
         if self.tensors[plain(guest)].kind != self.tensors[plain(host)].kind:
             why = why or f"{host} holds numbers of another kind"
-        if not why:
-            one.host = other
-            other.root.dies = max(other.root.dies, one.dies)
+        if why:
+            self._apart[guest] = why
+            return
+        one.host = other
+        other.root.dies = max(other.root.dies, one.dies)
         done, because = f"in the place of {host}", f"{host} is not read again"
         if view:
             done, because = f"is {host} in another shape, uncopied", "its elements lie in the same order"
-        self.decisions.append(Decision("memory", guest, "has a place of its own" if why else done, why or because))
+        self._taken[guest] = Decision("memory", guest, done, because)
 
     def _refusal(self, guest: Life, host: Life, time: int, view: bool) -> str:
         """Why an array may not take over the place of another in the call at `time`; empty if it may.
@@ -140,13 +148,51 @@ class Lives:
             return f"{host.name} is not made by a call"
         return "" if host.root.dies == time else f"{host.name} is still read {self._when(host.root.dies)}"
 
+    def decisions(self, places: Mapping[str, Place]) -> Iterator[Decision]:
+        """Where each array that a call makes lies, and why it lies in no place of what that call reads, in order."""
+        import numpy as np
+
+        roots = [life for life in self.lives.values() if not life.host and life.bytes]
+        start, size_, dies = np.array([(*places[life.name], life.dies) for life in roots], np.int64).reshape(-1, 3).T
+        for life in sorted(self.lives.values(), key=lambda life: life.born):
+            if life.born < 0:
+                continue
+            if life.name in self._taken:
+                yield self._taken[life.name]
+                continue
+            here = places[life.name]
+            before = (start < here.offset + here.bytes) & (start + size_ > here.offset) & (dies < life.born)
+            earlier = [roots[at] for at in np.flatnonzero(before)]
+            outcome = f"where {_listed([each.name for each in earlier])} lay" if earlier else "bytes of its own"
+            why = f"not in place: {self._apart.get(life.name) or self._never(life)}"
+            if earlier:
+                last = max(earlier, key=lambda each: each.dies)
+                why = f"{last.name} is last read {self._when(last.dies)}; {why}"
+            yield Decision("memory", life.name, outcome, why)
+
+    def _never(self, life: Life) -> str:
+        """Why there was no array whose place could be asked for."""
+        if life.born == len(self.nodes) - 1 and life.name.startswith("d("):
+            return "it is where the gradients start"
+        at = life.born if life.born < len(self.nodes) else self.backward[life.born - len(self.nodes)].node
+        backward = "the backward of " if life.born >= len(self.nodes) else ""
+        return f"{backward}{self.nodes[at].node.layer.type_name} never writes over what it reads"
+
     def _when(self, time: int) -> str:
         """The call at a time, in words."""
         if time >= self.end:
             return "when the step is over"
+        if time < 0:
+            return "by no call"
         if time < len(self.nodes):
             return f"by {self.nodes[time].name}"
         return f"by the backward of {self.nodes[self.backward[time - len(self.nodes)].node].name}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A few names of many."""
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
 def gradient(tensor: str) -> str:

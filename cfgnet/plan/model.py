@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cfgnet.graph import Graph, Node, TensorType
 from cfgnet.init import Filler
@@ -101,6 +101,11 @@ class Decision:
     subject: str
     outcome: str
     why: str
+
+    @property
+    def half(self) -> Literal["forward", "backward"]:
+        """Which half of a step it is about."""
+        return "backward" if self.about == "gradients" or self.subject.startswith("d(") else "forward"
 
 
 @dataclass(frozen=True)
