@@ -64,8 +64,8 @@ class Proof:
     bound: float
     """What the errors of those arrays are held to that may differ."""
     differences: tuple[Difference, ...]
-    unseen: tuple[str, ...]
-    """The arrays over which the pass that computes them writes before anybody can look."""
+    unseen: Mapping[str, str]
+    """The arrays of the planned step that are compared with none, and why."""
 
     @property
     def noise(self) -> float:
@@ -90,11 +90,12 @@ def prove(spec: Spec, *, phase: Phase = "train", backend: str | None = None) -> 
     if spec.dtype == "float32":
         double = spec.model_copy(update={"dtype": "float64"})
         exact = _Step(double, phase, get_backend("numpy", spec.threads), planned=False, start=planned.start)
+    unlike = _unlike(planned.net.plan, plain.net.plan)
     why = _Reordered(planned, plain.net.plan).why
     least: dict[str, float] = {}
     for (kind, _), array in exact.arrays.items():
         least[kind] = max(least.get(kind, 0.0), LEAST * _norm(array))
-    found = {key: array for key, array in planned.arrays.items() if key in exact.arrays}
+    found = {key: array for key, array in planned.arrays.items() if key in exact.arrays and key[1] not in unlike}
     errors = {
         key: [_error(a, exact.arrays[key], least[key[0]]) for a in (found[key], plain.arrays[key])] for key in found
     }
@@ -104,7 +105,20 @@ def prove(spec: Spec, *, phase: Phase = "train", backend: str | None = None) -> 
         reason = why.get(key, "")
         largest = _largest(found[key], plain.arrays[key])
         differences.append(Difference(*key, largest, ours, theirs, bound if reason else 0.0, reason))
-    return Proof(bound, tuple(differences), tuple(planned.unseen))
+    unseen = dict.fromkeys(planned.unseen, "it is written over in the pass that computes it")
+    return Proof(bound, tuple(differences), unseen | unlike)
+
+
+def _unlike(ours: Plan, theirs: Plan) -> dict[str, str]:
+    """The gradients that are something else in both plans: where a tensor stands for several, that of all of them."""
+    found = {}
+    for old, new in ours.renamed.items():
+        repeated = new not in theirs.graph.producer[old].reads()
+        while new in ours.renamed:
+            new = ours.renamed[new]
+        if repeated:
+            found[gradient(new)] = f"it is that of {old}, too"
+    return found
 
 
 class _Step:

@@ -139,10 +139,18 @@ def _verdict(proof: Proof) -> str:
             f"of {len(rows)} arrays {len(exact)} have to be equal, as their arithmetic is the same; {equal} are equal",
             f"the others may be off by {proof.bound:.1e} from a plain step in float64; the plain one is off by"
             f" {proof.noise:.1e}",
-            *([f"not seen, because it is written over at once: {', '.join(proof.unseen)}"] if proof.unseen else []),
+            *_unseen(proof),
             f"NOT within the bound: {', '.join(wrong)}" if wrong else "every array is within its bound",
         ]
     )
+
+
+def _unseen(proof: Proof) -> list[str]:
+    """What is compared with nothing, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in proof.unseen.items():
+        by_reason.setdefault(why, []).append(name)
+    return [f"not compared, because {why}: {', '.join(names)}" for why, names in by_reason.items()]
 
 
 def _figure(value: float) -> str:

@@ -12,7 +12,7 @@ from cfgnet.plan.layout import channels_last, orders
 from cfgnet.plan.memory import ITEMSIZE, Lives, count, placed
 from cfgnet.plan.model import Backward, Decision, Flow, Memory, Place, Plan, Shaped, Slot
 from cfgnet.plan.shapes import infer
-from cfgnet.plan.simplify import constants, once, simplified, wanted_of
+from cfgnet.plan.simplify import Change, constants, once, simplified, wanted_of
 from cfgnet.plan.verify import verify
 from cfgnet.solver import Solver
 
@@ -38,13 +38,13 @@ def make_plan(
     names can be read after a step. `solver` says by patterns how parameters are treated.
     """
     locate, asked = locate or Locate(), dict.fromkeys([*wrt, *(of or ()), *keep], "it is asked for by name")
-    simpler: list[Decision] = []
+    changes: list[Change] = []
     nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver)
     while reuse and not problems and len(nodes) == len(graph.nodes):
         changed, done, refused = simplified(graph, nodes, wanted_of(graph, asked))
-        simpler += done
+        changes += done
         if changed is graph:
-            simpler += refused
+            changes += refused
             break
         graph = changed
         nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver)
@@ -61,7 +61,7 @@ def make_plan(
         lives.in_place(layouts)
     places, arena = placed(lives.lives, reuse)
     memory = count(nodes, slots, backward, lives, arena)
-    simpler += once(nodes, fixed)
+    simpler = (*(change.decision for change in changes), *once(nodes, fixed))
     decisions = (*simpler, *undifferentiated(nodes, backward, seeds), *orders(nodes, tensors, layouts))
     plan = Plan(
         graph,
@@ -76,6 +76,7 @@ def make_plan(
         places,
         memory,
         fixed,
+        {old: new for change in changes for old, new in change.renamed.items()},
         (*decisions, *(lives.decisions(places) if reuse else ())),
     )
     verify(plan)

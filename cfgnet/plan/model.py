@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from cfgnet.graph import Graph, Node, TensorType
@@ -149,6 +149,8 @@ class Plan:
     memory: Memory
     constants: frozenset[int] = frozenset()
     """The nodes that compute the same at every step, by their index, and so are run once."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """The tensors that were left out, each with the one that is read instead."""
     decisions: tuple[Decision, ...] = ()
     """What was decided and what was refused, with the reasons; for people."""
 

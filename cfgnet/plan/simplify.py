@@ -49,18 +49,18 @@ def wanted_of(graph: Graph, others: Mapping[str, str]) -> dict[str, str]:
     return {**dict.fromkeys(graph.results, "it is a result"), **losses, **others}
 
 
-def simplified(graph: Graph, nodes: Sequence[Shaped], wanted: Wanted) -> tuple[Graph, list[Decision], list[Decision]]:
+def simplified(graph: Graph, nodes: Sequence[Shaped], wanted: Wanted) -> tuple[Graph, list[Change], list[Change]]:
     """The graph after the first rule that changes it, what was done, and what was refused; the same graph if none does.
 
     What one rule changed may be what another waits for, and shapes have to be inferred anew before that is known.
     """
-    refused: list[Decision] = []
+    refused: list[Change] = []
     for rule in RULES:
         changes = list(rule(graph, nodes, wanted))
-        refused += [change.decision for change in changes if change.refused]
+        refused += [change for change in changes if change.refused]
         applied = _apart([change for change in changes if not change.refused])
         if applied:
-            return _applied(graph, applied), [change.decision for change in applied], refused
+            return _applied(graph, applied), applied, refused
     return graph, [], refused
 
 

@@ -3,12 +3,16 @@
 import dataclasses
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cfgnet
 from cfgnet.backend import why_not
 from cfgnet.backend.kernels import Recorder, fold
 from cfgnet.net import Net
 from cfgnet.prove import prove
+
+from .nets import graphs, spec_of
 
 NET = """
 name: small
@@ -102,12 +106,21 @@ layers:
     proof = prove(cfgnet.loads(text))
     why = {(each.kind, each.name): each.why for each in proof.differences}
     assert proof.holds and why["tensor", "log"] == "LogSoftmax stands for two layers"
-    assert why["gradient", "d(a)"] == "it follows from d(e)"
+    assert why["gradient", "d(h)"] == "it follows from d(a)"
+    assert proof.unseen == {"d(a)": "it is that of b, too"}
     exact = text.replace("  - {type: Log, name: log}\n", "").replace("[a, b, log]", "[a, b, s]")
     proof = prove(cfgnet.loads(exact))
     why = {(each.kind, each.name): each.why for each in proof.differences}
-    assert proof.holds and why["tensor", "e"] == "" and why["gradient", "d(a)"].startswith("its parts are summed")
+    assert proof.holds and why["tensor", "e"] == "" and why["parameter gradient", "h.bias"] == "it follows from d(h)"
     assert "b" not in {each.name for each in proof.differences}
+
+
+@settings(max_examples=40)
+@given(graphs(), st.sampled_from(["float32", "float64"]), st.sampled_from(["numpy", "native"]))
+def test_the_proof_of_any_graph_holds(layers, dtype, backend):
+    backend = "numpy" if why_not(backend) else backend
+    proof = prove(spec_of(*layers, dtype=dtype), backend=backend)
+    assert proof.holds, [each for each in proof.differences if not each.holds]
 
 
 def test_a_difference_where_there_may_be_none_is_found(monkeypatch):

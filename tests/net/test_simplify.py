@@ -241,7 +241,7 @@ def test_nothing_is_written_over_a_tensor_that_is_still_seen_in_another_shape():
     net = both(H, *layers, *end, "{type: Flatten, name: t, inputs: e}", SCORE, LOSS)
     assert net.plan.places["r"] != net.plan.places["h"] == net.plan.places["wide"]
     (why,) = [each.why for each in net.plan.decisions if each.subject == "r" and each.about == "memory"]
-    assert why == "h is still read by e"
+    assert why == "not in place: h is still read by e"
     wrong = dataclasses.replace(net.plan, places={**net.plan.places, "r": net.plan.places["h"]})
     with pytest.raises(AssertionError, match=r"r writes r over h|e reads wide, which is overwritten"):
         verify(wrong)
