@@ -13,6 +13,7 @@ from typing import Any
 
 from cfgnet.backend import Backend, get_backend
 from cfgnet.backend.kernels.memory import overlap
+from cfgnet.errors import DataError
 from cfgnet.net import Net
 from cfgnet.passes import Pass, passes_of
 from cfgnet.plan import Plan, Shaped
@@ -130,6 +131,8 @@ class _Step:
         import numpy as np
 
         prepared = prepare(spec, backend, [phase], reuse=planned)
+        if phase not in prepared.batches:
+            raise DataError("a proof runs a step on the first batch of the data, and there are none")
         self.net = net = Net(prepared.plans[phase], backend, seed=spec.seed, fold=planned)
         if start:
             net.params.load(start)

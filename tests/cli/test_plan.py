@@ -70,3 +70,11 @@ def test_a_proof_that_fails_is_exit_code_1(config, shell, monkeypatch):
     monkeypatch.setattr("cfgnet.prove.prove", lambda *_, **__: failed)
     said = shell("plan", config, "--prove")
     assert said.code == 1 and "NOT within the bound" in said.out
+
+
+def test_without_data_there_is_a_plan_and_no_proof(tmp_path, shell):
+    path = tmp_path / "fed.yaml"
+    path.write_text("inputs: {A: [2]}\nlayers: [{type: TanH, name: D, inputs: A}]\n", encoding="utf-8")
+    assert shell("plan", path, "--explain").code == 0
+    said = shell("plan", path, "--prove")
+    assert said.code == 2 and "there are none" in said.err
