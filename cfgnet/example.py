@@ -78,7 +78,9 @@ VALUES: dict[str, Any] = {
     "path": "FILE",
     "power": 0.75,
     "stepsize": 1000,
+    "steps": 32,
     "stepvalue": [1000, 1500],
+    "streams": {"data": {"dim": 8}, "label": {"dim": 10, "format": "sparse", "kind": "index"}},
     "crop_size": 227,
     "tensors": {"data": {"shape": [8], "filler": "gaussian"}, "label": {"classes": 10}},
 }
