@@ -45,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nan.csv": "1,2,0\n2,nan,1\n3,3,2\n",
         "empty.csv": "",
         "prices.csv": "1,2,0.5\n2,1,1.5\n3,3,2.5\n",
+        "short.txt": "a bad cafe\n",
         "short.ctf": "|features 1 2 |class 0:1\n|features 3 |class 1:1\n",
         "two.ctf": "|features 1 2 |class 0:1 2:1\n",
         "again.ctf": "7 |features 1 2 |class 0:1\n8 |features 3 4 |class 1:1\n7 |features 5 6 |class 2:1\n",
