@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -361,6 +362,19 @@ def same(what: str, shapes: Iterable[Shape]) -> Shape:
         if other != first:
             raise ShapeError(f"expected {what} of one shape, got {text(first)} and {text(other)}")
     return first
+
+
+def broadcast(what: str, *shapes: Shape) -> Shape:
+    """The shape that all `shapes` have together; ShapeError, which says `what` they are, if they do not fit."""
+    found = []
+    for sizes in itertools.zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1):
+        wide = {n for n in sizes if n != 1}
+        if len(wide) > 1:
+            *others, last = map(text, shapes)
+            rule = "on each axis, counted from the last, all sizes but 1 are equal"
+            raise ShapeError(f"{what} do not meet: {', '.join(others)} and {last}", rule)
+        found.append(wide.pop() if wide else 1)
+    return tuple(found[::-1])
 
 
 def text(shape: Shape) -> str:
