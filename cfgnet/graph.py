@@ -192,8 +192,7 @@ class _Builder:
 
     def at(self, index: int) -> str:
         """Where a layer stands, in words: `line 12`, or `layers[3]` where there is no file."""
-        mark = self.locate(("layers", index))
-        return f"line {mark.line}" if mark else f"layers[{index}]"
+        return self.locate.line(("layers", index)) or f"layers[{index}]"
 
     def check_names(self) -> set[int]:
         """Reports names that are taken; the layers whose default output clashes for that reason only."""

@@ -23,7 +23,7 @@ from cfgnet.plan.shapes import chain, infer
 from cfgnet.rules import Phase, State
 from cfgnet.solver import Solver
 from cfgnet.solver.base import matches
-from cfgnet.spec import PHASES, Draft, Spec, parse
+from cfgnet.spec import PHASES, Draft, Spec, parse, reported
 
 
 def load(path: str | FilePath, sets: Iterable[str] = ()) -> Spec:
@@ -40,8 +40,9 @@ def understood(draft: Draft) -> Spec:
     """The draft's Spec; SpecError if it has problems, with those of wiring and shapes beside those of the text."""
     if draft.spec:
         return draft.spec
-    _, more = _prepared(draft.layers, draft.sources, draft.state, 1, get_backend("numpy"), "float32", draft.locate)
-    raise SpecError(draft.problems + more).located(draft.locate)
+    locate = draft.document.locate
+    _, more = _prepared(draft.layers, draft.sources, draft.state, 1, get_backend("numpy"), "float32", locate)
+    raise SpecError(draft.problems + [p for p in more if not reported(p, draft.document)]).located(locate)
 
 
 @dataclass

@@ -258,7 +258,7 @@ def chain(known: _Known, node: Node, name: str = "", locate: Locate | None = Non
         kind = known.tensors.get(at)
         shape = text(kind.shape[first:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
         producer = known.graph.producer.get(at)
-        mark = locate(("layers", producer.index)) if producer and locate else None
-        steps.append(f"{at} {shape}" + (f" (line {mark.line})" if mark else ""))
+        line = locate.line(("layers", producer.index)) if producer and locate else ""
+        steps.append(f"{at} {shape}" + (f" ({line})" if line else ""))
         at = next(iter(producer.reads()), None) if producer else None
     return " -> ".join(reversed(steps))
