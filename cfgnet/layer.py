@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -213,6 +214,8 @@ class Layer(Part, family="layer type"):
     """Settings by parameter name, such as {weight: {lr_mult: 2, share: w}}."""
     frozen: bool = False
     """Whether the layer's parameters stay as they are."""
+    share: str | None = None
+    """Another layer of the same type, all of whose parameters are those of this one, too."""
 
     ports: ClassVar[str] = "x -> y"
     cases: ClassVar[list[Case]] = []
@@ -312,6 +315,8 @@ class Block(Layer, abstract=True):
         common: dict[str, Any] = {name: getattr(self, name) for name in ("phase", "include", "exclude", "frozen")}
         named = {key.rpartition("."): spec for key, spec in self.param.items()}
         common["param"] = {name: spec for (owner, _, name), spec in named.items() if owner == part}
+        if self.share:
+            common["share"] = f"{self.share}/{part}" if part else self.share
         if not part:
             common |= {"outputs": self.outputs, "loss_weight": self.loss_weight}
         return kind(name=f"{self.name}/{part}" if part else self.name, inputs=tuple(inputs), **common, **settings)
@@ -361,6 +366,19 @@ def same(what: str, shapes: Iterable[Shape]) -> Shape:
         if other != first:
             raise ShapeError(f"expected {what} of one shape, got {text(first)} and {text(other)}")
     return first
+
+
+def broadcast(what: str, *shapes: Shape) -> Shape:
+    """The shape that all `shapes` have together; ShapeError, which says `what` they are, if they do not fit."""
+    found = []
+    for sizes in itertools.zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1):
+        wide = {n for n in sizes if n != 1}
+        if len(wide) > 1:
+            *others, last = map(text, shapes)
+            rule = "on each axis, counted from the last, all sizes but 1 are equal"
+            raise ShapeError(f"{what} do not meet: {', '.join(others)} and {last}", rule)
+        found.append(wide.pop() if wide else 1)
+    return tuple(found[::-1])
 
 
 def text(shape: Shape) -> str:

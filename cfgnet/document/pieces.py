@@ -125,8 +125,9 @@ class Leaf(Piece):
 
     @property
     def owns(self) -> bool:
-        """Whether it has parameters, as far as its type says."""
-        return self.kind is not None and (hasattr(self.kind, "params") or hasattr(self.kind, "expand"))
+        """Whether it has parameters, as far as its type and its settings say."""
+        by_type = self.kind is not None and (hasattr(self.kind, "params") or hasattr(self.kind, "expand"))
+        return by_type or bool(self.settings.get("params"))
 
     @property
     def writes(self) -> bool:

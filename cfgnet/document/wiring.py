@@ -43,7 +43,7 @@ class Wiring:
             names = None
         for place, local in enumerate(inner):
             if names is not None:
-                use.inside.given[local] = Flow(self.look_up(use, place, names[place]))
+                use.inside.given[local] = Flow(self.look_up(use, _at(use, place), names[place]))
             elif place == 0:
                 use.inside.given[local] = flow
             else:
@@ -55,7 +55,7 @@ class Wiring:
         """Writes one layer."""
         names = leaf.names_of("inputs")
         if names is not None:
-            inputs = [self.look_up(leaf, place, name) for place, name in enumerate(names)]
+            inputs = [self.look_up(leaf, _at(leaf, place), name) for place, name in enumerate(names)]
             self.emit(leaf, inputs if inputs != names else None)
         else:
             self.emit(leaf, self.defaults(leaf, flow) if leaf.settings.get("inputs") is None else None)
@@ -88,13 +88,12 @@ class Wiring:
             self.reader.complain(piece.source, piece.names, message, hint)
         return flow.name
 
-    def look_up(self, piece: Piece, place: int, name: str) -> str:
-        """The tensor that a piece reads; a name that stands for none is reported, if nobody else can say more."""
+    def look_up(self, piece: Piece, at: Path, name: str) -> str:
+        """The tensor that a piece names at `at`; a name that stands for none is reported, if nobody can say more."""
         found = self.find(piece.scope, name, piece)
         block = _block_around(piece.scope)
         if found is not None or (not block and name not in self.expander.left_out):
             return found or name
-        at: Path = ("inputs", place) if isinstance(piece.settings["inputs"], list) else ("inputs",)
         message = f"{piece.name}: there is no tensor {name!r}" + (f" in the block {block.block}" if block else "")
         if name in self.expander.left_out:
             hint = f"it is left out, because its `when` does not hold, {self.expander.where(self.expander.left_out[name])}"
@@ -111,18 +110,21 @@ class Wiring:
         """The inputs of a layer that names none; None where the rule of a plain list of layers gives the same."""
         mentioned = self.mentioned(leaf)
         required = [port.name for port in leaf.kind.wiring.inputs if not port.optional] if leaf.kind else ["x"]
-        names = mentioned or required[1:]
-        found = {name: self.find(leaf.scope, name) for name in names}
-        reads_flow = "x" in names and found["x"] is None if mentioned else bool(required)
-        if all(tensor in (None, name) for name, tensor in found.items()) and not (reads_flow and flow != self.default):
+        if not mentioned and not required:
             return None
-        tensors = [found[name] or name for name in names]
+        plain = mentioned or ["x", *required[1:]]
+        found = {name: self.find(leaf.scope, name) for name in plain[1 - bool(mentioned) :]}
+        by_flow = "x" if found.get("x") is None else ""
+        changed = {name for name, tensor in found.items() if tensor not in (None, name)}
+        if by_flow in plain and flow != self.default:
+            changed.add(by_flow)
         if mentioned:
-            return [
-                self.certain(flow, leaf) if name == "x" and found["x"] is None else tensor
-                for name, tensor in zip(names, tensors, strict=True)
-            ]
-        return [self.certain(flow, leaf), *tensors] if required else None
+            for name in found:
+                if found[name] is None and name != "x":
+                    self.look_up(leaf, ("formula",), name)
+        if not changed:
+            return None
+        return [self.certain(flow, leaf) if name == by_flow else found.get(name) or name for name in plain]
 
     @staticmethod
     def mentioned(leaf: Leaf) -> list[str]:
@@ -201,6 +203,10 @@ class Wiring:
             if isinstance(spec, dict) and isinstance(share := spec.get("share"), str):
                 spec["share"] = share[1:] if share.startswith("/") else leaf.scope.owner + share
         return merged if merged != given else {}
+
+
+def _at(piece: Piece, place: int) -> Path:
+    return ("inputs", place) if isinstance(piece.settings["inputs"], list) else ("inputs",)
 
 
 def _block_around(scope: Scope | None) -> Scope | None:

@@ -61,6 +61,7 @@ class _Inference:
         self.shared: dict[str, str] = {}
         """The slot key of each `share` name."""
         self.problems: list[Problem] = []
+        self.by_name = {node.name: node.layer for node in graph.nodes}
         self.misfits: dict[Path, Node] = {}
         """The nodes that do not fit the shapes of their inputs, by the path of the problem."""
 
@@ -203,17 +204,20 @@ class _Inference:
         return found
 
     def slot(self, node: Node, param: Param) -> str:
-        spec = node.layer.param.get(param.name)
-        key = f"{node.name}.{param.name}"
+        layer, name = self.owner(node, param)
+        spec = layer.param.get(param.name)
+        key = f"{name}.{param.name}"
         by_pattern = self.solver.treatment(key) if self.solver else Treatment()
         lr_mult, decay_mult = (
             getattr(spec if spec and name in spec.model_fields_set else by_pattern, name)
             for name in ("lr_mult", "decay_mult")
         )
-        trainable = param.trainable and lr_mult > 0 and not (node.layer.frozen or by_pattern.frozen)
+        trainable = param.trainable and lr_mult > 0 and not (layer.frozen or by_pattern.frozen)
         slot = Slot(key, param.shape, param.filler, lr_mult, decay_mult, trainable, param.turned)
         if not spec or spec.share is None:
-            self.slots[key] = slot
+            if key in self.slots:
+                self.check_shape(param, self.slots[key], slot)
+            self.slots.setdefault(key, slot)
         elif spec.share in self.shared:
             self.check_shared(node, param, self.slots[self.shared[spec.share]], slot)
             key = self.shared[spec.share]
@@ -221,12 +225,28 @@ class _Inference:
             self.shared[spec.share], self.slots[key] = key, slot
         return key
 
-    def check_shared(self, node: Node, param: Param, owner: Slot, sharer: Slot) -> None:
+    def owner(self, node: Node, param: Param) -> tuple[Layer, str]:
+        """The layer whose parameter this is, or else that of the node, and the name that the parameter goes by."""
+        layer, seen = node.layer, {node.name}
+        while layer.share and layer.share not in seen:
+            if param.name in layer.param:
+                hint = f"say it at {layer.share}, whose parameters these are"
+                raise ShapeError(f"param {param.name} at a layer that has the parameters of {layer.share}", hint)
+            seen.add(layer.share)
+            if layer.share not in self.by_name:  # it is there in another phase only
+                return layer, layer.share
+            layer = self.by_name[layer.share]
+        return layer, layer.name
+
+    def check_shape(self, param: Param, owner: Slot, sharer: Slot) -> None:
         if owner.shape != sharer.shape:
             raise ShapeError(
                 f"{param.name} is shared with {owner.key}, which is {text(owner.shape)}; here it is {text(param.shape)}"
             )
-        given = node.layer.param[param.name].model_fields_set
+
+    def check_shared(self, node: Node, param: Param, owner: Slot, sharer: Slot) -> None:
+        self.check_shape(param, owner, sharer)
+        given = node.layer.param[param.name].model_fields_set if param.name in node.layer.param else set()
         for field in given & {"lr_mult", "decay_mult"}:
             if getattr(owner, field) != getattr(sharer, field):
                 message = f"{param.name} is shared with {owner.key}, which has another {field}"
