@@ -221,7 +221,7 @@ class _Builder:
                 names = [name for name, each in known.items() if type(each) is type(layer) and each is not layer]
                 hint = did_you_mean(share, names, listed(f"of type {layer.type_name} there are", names))
                 self.complain((index, "share"), f"{layer.name}: there is no layer {share!r} to share with", hint)
-            elif other is layer or type(other) is not type(layer) and "?" not in (other.type_name, layer.type_name):
+            elif other is layer or (type(other) is not type(layer) and "?" not in (other.type_name, layer.type_name)):
                 what = "itself" if other is layer else f"of type {other.type_name}, and {layer.name} {layer.type_name}"
                 self.complain((index, "share"), f"{layer.name}: the layer {share!r} is {what}")
 

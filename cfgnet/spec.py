@@ -346,7 +346,8 @@ def _belongs(path: Path) -> str:
 
 def _around_word(path: Path) -> str:
     """What an unknown key of a file or of a layer is probably meant to be that is no setting; empty if nothing."""
-    model = {1: Page, 3: Around}.get(len(path))
+    models: dict[int, type[Config]] = {1: Page, 3: Around}
+    model = models.get(len(path))
     of_layer = path[0] == "layers"
     words = model.model_fields if model and of_layer == (model is Around) else {}
     close = difflib.get_close_matches(str(path[-1]), words, 1, 0.75)

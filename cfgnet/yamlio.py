@@ -64,7 +64,7 @@ class Document:
         return Locate(self.values, self.keys)
 
     def take(self, other: Document, value: Any, origin: Path, path: Path) -> Any:
-        """A copy of `value`, which stands at `origin` in another document or in this one, with its marks, for `path`."""
+        """A copy of `value` for `path`, with its marks; it stands at `origin` in another document or in this one."""
         for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
             if origin in theirs:
                 mine[path] = theirs[origin]

@@ -43,7 +43,9 @@ class Resolved(yamlio.Document):
 
     @property
     def locate(self) -> Locate:
-        uses = {("layers", i): leaf.names.uses for i, leaf in enumerate(self.leaves) if leaf.names.uses}
+        uses: dict[Path, tuple[str, ...]] = {
+            ("layers", i): leaf.names.uses for i, leaf in enumerate(self.leaves) if leaf.names.uses
+        }
         return Locate(self.values, self.keys, uses)
 
 

@@ -25,7 +25,7 @@ def step(node: Any, steps: Sequence[str], done: str = "") -> tuple[Path, int]:
     item, which may hold dots and may stand in a group. AddressError where a list has no such item.
     """
     if not isinstance(node, list):
-        known = {key: (key,) for key in node} if isinstance(node, dict) else {}
+        known: dict[str, Path] = {key: (key,) for key in node} if isinstance(node, dict) else {}
         return _longest(known, steps) or ((steps[0],), 1)
     names = dict(named_items(node))
     if found := _longest(names, steps):
@@ -62,6 +62,7 @@ def named_items(items: Sequence[Any], scope: str = "") -> Iterator[tuple[str, Pa
 def find(value: Any, address: str) -> Path:
     """The path of an address in `value`; AddressError if there is nothing."""
     steps, path, done = address.split("."), list[str | int](), list[str]()
+    each: Any
     while steps:
         way, count = step(value, steps, ".".join(done))
         for each in way:

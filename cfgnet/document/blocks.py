@@ -52,12 +52,14 @@ def _defined(reader: Reader, name: str, raw: Any) -> Block | None:
     source: Path = ("blocks", name)
     if Layer.find(name):
         hint = f"choose another name, such as my_{name.lower()}"
-        return reader.complain(source, Names(), f"{name} is a layer type already", hint, on_key=True)
+        reader.complain(source, Names(), f"{name} is a layer type already", hint, on_key=True)
+        return None
     if not re.fullmatch(r"[a-z][A-Za-z0-9_]*", name):
         small = re.sub(r"\W", "_", name[:1].lower() + name[1:])
         hint = f"as in {small}" if re.match("[a-z]", small) else ""
         message = f"the name of a block begins with a small letter and has letters, digits and _, got {name!r}"
-        return reader.complain(source, Names(), message, hint, on_key=True)
+        reader.complain(source, Names(), message, hint, on_key=True)
+        return None
     try:
         block = Block(name, Definition.model_validate(raw), source)
     except ValidationError as error:

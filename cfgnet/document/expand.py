@@ -64,7 +64,9 @@ class Expander:
         for number in range(often.repeat):
             here = self.numbered(number, often.index, source, place) if "repeat" in words else place
             self.reader.count(1, source, place.names)
-            around = self.around({key: words[key] for key in words if key not in ("repeat", "index")}, source, here.names)
+            around = self.around(
+                {key: words[key] for key in words if key not in ("repeat", "index")}, source, here.names
+            )
             if not around.when:
                 self.left_out[str(item.get("name", ""))] = (*source, "when")
                 continue
@@ -89,7 +91,9 @@ class Expander:
         good = {key: value for key, value in filled.items() if not any(path[0] == key for path in notes.unusable)}
         found, wrong = self.checked(Around, good, source, names, notes)
         if found is None:
-            found = self.checked(Around, {k: v for k, v in good.items() if k not in wrong}, source, names, notes, True)[0]
+            found = self.checked(Around, {k: v for k, v in good.items() if k not in wrong}, source, names, notes, True)[
+                0
+            ]
         return found or Around()
 
     def checked(

@@ -200,7 +200,8 @@ class _Merge:
             return self.both(item, above[name], path, ("layers", name), path)
         if not any(each[: len(path)] == path for each in changes):
             return self.out.take(self.below, item, path, path)
-        result = {key: self.out.take(self.below, v, (*path, key), (*path, key)) for key, v in item.items() if key != "layers"}
+        others = {key: value for key, value in item.items() if key != "layers"}
+        result = {key: self.out.take(self.below, value, (*path, key), (*path, key)) for key, value in others.items()}
         self.mark(self.below, path, path)
         self.mark(self.below, (*path, "layers"), (*path, "layers"))
         inner = [self.changed(each, (*path, "layers", i), changes, above) for i, each in enumerate(item["layers"])]
@@ -211,9 +212,7 @@ class _Merge:
         self.out.problems.append(Problem(message, hint, path, on_key, mark))
 
 
-def _deleted(
-    below: yamlio.Document, document: yamlio.Document, page: Page
-) -> tuple[yamlio.Document, list[Problem]]:
+def _deleted(below: yamlio.Document, document: yamlio.Document, page: Page) -> tuple[yamlio.Document, list[Problem]]:
     """What lies below without what `delete` names, and what is wrong with that."""
     gone: set[Path] = set()
     problems = list[Problem]()

@@ -1,4 +1,4 @@
-"""The words that a configuration file has beside its settings: they say how the settings are made, and are gone then."""
+"""The words of a configuration file that are no settings: they say how the settings are made, and are gone then."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Page(Config):
     include: Names = ()
     """Files, relative to this one, of which mappings such as blocks and vars come in; what is said here goes before."""
     delete: Names = ()
-    """What is taken away from what other files say, before this one is laid over it: [solver.lr_policy, layers.pool]."""
+    """What is taken away from other files before this one is laid over them: [solver.lr_policy, layers.pool]."""
     blocks: dict[str, Definition] = {}
     """Blocks by name, which begins with a small letter; each is then a type of layer."""
 

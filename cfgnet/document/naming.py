@@ -97,9 +97,10 @@ class Naming:
         piece.name = before[:-1] if isinstance(piece, Leaf) and piece.result else before + piece.local
         known: dict[str, Any] = self.uses if isinstance(piece, Use) else self.leaves
         other = self.leaves.get(piece.name) or (self.uses.get(piece.name) if piece.local else None)
-        if other and not (piece.conditional() and other.conditional()):
-            if isinstance(piece, Use) or isinstance(other, Use) or before or piece.repeated:
-                self.taken(piece, other)
+        # Two plain layers of the net may be in different phases; the graph of each says what is wrong with them.
+        of_net = isinstance(piece, Leaf) and isinstance(other, Leaf) and not before and not piece.repeated
+        if other and not of_net and not (piece.conditional() and other.conditional()):
+            self.taken(piece, other)
         known.setdefault(piece.name, piece)
 
     def taken(self, piece: Piece, other: Piece) -> None:
@@ -176,18 +177,16 @@ class Naming:
         """Reports outputs of a block that none of its layers makes, and layers called as its inputs."""
         prefix = use.inside.prefix
         inner = [name.removeprefix(prefix) for name in self.tensors if name.startswith(prefix)]
-        source = self.reader.document.locate
         for place, name in enumerate(use.definition.outputs):
             if prefix + name not in self.tensors:
-                at = (*use.origin, "outputs", place)
                 hint = did_you_mean(name, inner, listed("there are", inner))
-                at = at if at in source.values else at[:-1]
-                self.reader.complain(at, use.names, f"no layer of the block {use.block} makes {name!r}", hint)
+                message = f"no layer of the block {use.block} makes {name!r}"
+                self.reader.complain((*use.origin, "outputs", place), use.names, message, hint)
         for piece in use.pieces:
             for name in set(piece.tensors()) & {*use.definition.inputs}:
                 message = f"{name!r} is what goes into the block {use.block}; a layer in it needs another name"
-                at = next((key for key in ("outputs", "name") if key in piece.settings), "type")
-                self.reader.complain((*piece.source, at), piece.names, message)
+                key = next((key for key in ("outputs", "name") if key in piece.settings), "type")
+                self.reader.complain((*piece.source, key), piece.names, message)
 
     def hand_params(self, use: Use) -> None:
         """Gives the layers in a block what its use says of their parameters."""

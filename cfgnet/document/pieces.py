@@ -118,7 +118,7 @@ class Leaf(Piece):
     kind: type[Layer] | None = None
     """Its type, where that is known."""
     result: bool = False
-    """Whether it has the name of the use of a block in which it is, because it has none itself and makes what comes out."""
+    """Whether it bears the name of the use of its block, because it has none itself and makes what comes out."""
 
     params: dict[str, tuple[Any, Path]] = field(default_factory=dict)
     """Settings of parameters that the uses of blocks around have for it."""

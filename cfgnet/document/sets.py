@@ -70,13 +70,13 @@ def _child(document: yamlio.Document, node: Any, path: list[str | int], mark: Ma
 
 
 def _store(document: yamlio.Document, path: Path, value: Any, mark: Mark, column: int) -> None:
-    node = document.value
-    for at in path[:-1]:
+    node: Any = document.value
+    *way, last = path
+    for at in way:
         node = node[at]
-    if isinstance(node, list) or path[-1] in node:
-        before = (document.values.get(path), node[path[-1]])
-        document.before[path] = [*document.before.get(path, ()), before]
-    node[path[-1]] = value
+    if isinstance(node, list) or last in node:
+        document.before[path] = [*document.before.get(path, ()), (document.values.get(path), node[last])]
+    node[last] = value
     for marks in (document.values, document.keys):
         for old in [p for p in marks if p[: len(path)] == path]:
             del marks[old]

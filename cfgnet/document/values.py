@@ -87,9 +87,7 @@ class Reader:
         self.lost = False
         """Whether `vars` is no mapping, which is reported elsewhere."""
 
-    def complain(
-        self, source: Path, names: Names, message: str, hint: str = "", on_key: bool = False
-    ) -> None:
+    def complain(self, source: Path, names: Names, message: str, hint: str = "", on_key: bool = False) -> None:
         """Reports a problem with what is written at `source`."""
         mark = self.document.locate(source, on_key)
         self.document.problems.append(Problem(message, hint, source, on_key, mark, names.uses))
@@ -138,9 +136,7 @@ class Reader:
     def fill(self, value: Any, source: Path, names: Names, notes: Notes, target: Path) -> Any:
         """`value` with every `${...}` in its place; what there is to remember is noted under `target`."""
         if isinstance(value, dict):
-            return {
-                key: self.fill(item, (*source, key), names, notes, (*target, key)) for key, item in value.items()
-            }
+            return {key: self.fill(item, (*source, key), names, notes, (*target, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self.fill(item, (*source, i), names, notes, (*target, i)) for i, item in enumerate(value)]
         if isinstance(value, str) and "${" in value:

@@ -96,7 +96,9 @@ class Wiring:
             return found or name
         message = f"{piece.name}: there is no tensor {name!r}" + (f" in the block {block.block}" if block else "")
         if name in self.expander.left_out:
-            hint = f"it is left out, because its `when` does not hold, {self.expander.where(self.expander.left_out[name])}"
+            hint = (
+                f"it is left out, because its `when` does not hold, {self.expander.where(self.expander.left_out[name])}"
+            )
         else:
             assert block is not None
             known = [*block.given, *_inner_tensors(self.naming, block)]
@@ -172,8 +174,8 @@ class Wiring:
         """Whose parameters a layer has, if not its own."""
         share = leaf.settings.get("share")
         if isinstance(share, str):
-            known = (name for name in reached(leaf.scope, share) if name in self.naming.leaves)
-            return {"share": next(known, share.removeprefix("/"))}
+            there = (name for name in reached(leaf.scope, share) if name in self.naming.leaves)
+            return {"share": next(there, share.removeprefix("/"))}
         if not leaf.scope.reuse or not leaf.owns:
             return {}
         owner = leaf.scope.owner[:-1] if leaf.result else leaf.scope.owner + leaf.local

@@ -61,6 +61,8 @@ class _Inference:
         self.shared: dict[str, str] = {}
         """The slot key of each `share` name."""
         self.problems: list[Problem] = []
+        self.makers: dict[str, str] = {}
+        """The first layer that has each parameter which layers share as a whole."""
         self.by_name = {node.name: node.layer for node in graph.nodes}
         self.misfits: dict[Path, Node] = {}
         """The nodes that do not fit the shapes of their inputs, by the path of the problem."""
@@ -215,9 +217,10 @@ class _Inference:
         trainable = param.trainable and lr_mult > 0 and not (layer.frozen or by_pattern.frozen)
         slot = Slot(key, param.shape, param.filler, lr_mult, decay_mult, trainable, param.turned)
         if not spec or spec.share is None:
-            if key in self.slots:
+            if self.makers.setdefault(key, node.name) != node.name:
                 self.check_shape(param, self.slots[key], slot)
-            self.slots.setdefault(key, slot)
+            else:
+                self.slots[key] = slot
         elif spec.share in self.shared:
             self.check_shared(node, param, self.slots[self.shared[spec.share]], slot)
             key = self.shared[spec.share]
