@@ -29,6 +29,7 @@ COMMANDS = {
     "test": "measure a trained net on its test data",
     "predict": "let a trained net name images or rows",
     "check": "find every mistake in a configuration and its data, without training",
+    "why": "say where a value of a configuration comes from",
     "show": "print the layers of a net: shapes, parameters, FLOPs, memory",
     "plan": "print what is decided before the first step, why, and prove it",
     "schedule": "draw the learning rate over the iterations, before training",

@@ -25,7 +25,7 @@ from cfgnet.document.values import Given, Names, Notes, Reader, escaped
 from cfgnet.document.wiring import Wiring
 from cfgnet.errors import Locate, Path
 
-__all__ = ["Resolved", "escaped", "named", "resolve"]
+__all__ = ["Given", "Names", "Resolved", "escaped", "named", "resolve"]
 
 
 @dataclass

@@ -175,7 +175,7 @@ class Expander:
         use = Use(item, source, place.names, place.scope, notes, {}, place.repeated, local, block=kind)
         use.definition, use.origin = block.definition, block.source
         use.inside = Scope(place.scope, block=kind)
-        given = {name: self.given(block, name, item[name], source, notes) for name in block.arguments if name in item}
+        given = {name: self.given(block, name, item[name], source, place, notes) for name in block.arguments if name in item}
         uses = (f"in block {kind}, used at {self.where(source)}", *place.names.uses)
         names = Names(given, self.top, uses, "known")
         for name, (default, where) in block.defaults.items():
@@ -187,10 +187,11 @@ class Expander:
         return use
 
     @staticmethod
-    def given(block: Block, name: str, value: Any, source: Path, notes: Notes) -> Given:
+    def given(block: Block, name: str, value: Any, source: Path, place: Place, notes: Notes) -> Given:
         """An argument as the use of a block gives it."""
         failed = any(path[0] == name for path in notes.unusable)
-        return Given(value, (*source, name), None, f"argument of {block.name}", failed=failed)
+        what = f"argument of {block.name}"
+        return Given(value, (*source, name), None, what, failed=failed, around=place.names)
 
     def fits(self, block: Block, item: dict[str, Any], source: Path, names: Names, notes: Notes) -> bool:
         """Whether a use gives a block what it takes; what is wrong is reported."""

@@ -41,6 +41,8 @@ class Given:
     value: Any = None
     done: bool = False
     failed: bool = False
+    around: Names | None = None
+    """The names that the text could use which a value that is given as it is comes from."""
 
 
 class Names:
