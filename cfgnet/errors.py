@@ -62,7 +62,8 @@ class Problem:
     @property
     def advice(self) -> str:
         """The hint, and what made the value."""
-        return "\n".join(filter(None, (self.hint, *self.within)))
+        within = self.within if len(self.within) <= 6 else (*self.within[:4], "...", self.within[-1])
+        return "\n".join(filter(None, (self.hint, *within)))
 
     def as_dict(self) -> dict[str, object]:
         """The form of `cfgnet check --json`."""

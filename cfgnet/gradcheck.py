@@ -180,7 +180,7 @@ def _layer_alone(net: Net, index: int) -> Net | None:
     if not node.layer.differentiable() or not any(step.node == index for step in net.plan.backward):
         return None
     names = dict.fromkeys(node.reads())
-    update = {"inputs": tuple(node.reads()), "outputs": tuple(node.writes()), "loss_weight": 1.0}
+    update = {"inputs": tuple(node.reads()), "outputs": tuple(node.writes()), "loss_weight": 1.0, "share": None}
     types = {name: net.plan.tensors[name] for name in names}
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
     layer = node.layer.model_copy(update=update)

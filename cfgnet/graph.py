@@ -140,7 +140,6 @@ class _Builder:
         """What layers write that are not part of this net."""
         self.made: dict[str, tuple[int, Layer]] = {}
         """Every tensor that a layer writes, with the position and the layer."""
-        self.all = layers
         self.nameless = any(layer.type_name == "?" and not layer.name for layer in layers)
         """Whether a layer with mistakes may write a tensor of any name."""
 
@@ -179,7 +178,6 @@ class _Builder:
 
     def build(self) -> Graph:
         repeated = self.check_names()
-        self.check_shares()
         for index, layer in self.layers:
             if index not in repeated:
                 self.claim_outputs(index, layer)
@@ -207,23 +205,6 @@ class _Builder:
                 if layer.outputs is None:
                     repeated.add(index)
         return repeated
-
-    def check_shares(self) -> None:
-        """Reports layers that are to have the parameters of a layer that there is not, or of another type."""
-        known = {layer.name: layer for _, layer in self.layers}
-        everywhere = {layer.name for layer in self.all} | known.keys()
-        for index, layer in self.layers:
-            share = layer.share
-            if share is None or share.partition("/")[0] in everywhere - known.keys():
-                continue
-            other = known.get(share)
-            if other is None:
-                names = [name for name, each in known.items() if type(each) is type(layer) and each is not layer]
-                hint = did_you_mean(share, names, listed(f"of type {layer.type_name} there are", names))
-                self.complain((index, "share"), f"{layer.name}: there is no layer {share!r} to share with", hint)
-            elif other is layer or (type(other) is not type(layer) and "?" not in (other.type_name, layer.type_name)):
-                what = "itself" if other is layer else f"of type {other.type_name}, and {layer.name} {layer.type_name}"
-                self.complain((index, "share"), f"{layer.name}: the layer {share!r} is {what}")
 
     def outputs_of(self, layer: Layer) -> tuple[str, ...]:
         """The outputs that a layer names, or its own name if it has a single required one."""

@@ -377,8 +377,8 @@ def about_type(name: str, blocks: Iterable[str] = ()) -> str:
         return f"samples come from `data:` at the top of the file: {name} is its source {source.type_name}"
     if re.sub(r"[\W_]", "", name.casefold()) in ("input", "inputlayer"):
         return "samples come from `data:` at the top of the file, not from a layer"
-    names = {alias: m.type_name for m in Layer.members().values() for alias in (m.type_name, *m.aliases)}
-    names |= {block: block for block in blocks}
+    types = {alias: m.type_name for m in Layer.members().values() for alias in (m.type_name, *m.aliases)}
+    names = {block: block for block in blocks} | types
     found = suggest(name, names)
     if not found:
         return "`cfgnet layers` lists the types"

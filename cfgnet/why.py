@@ -1,4 +1,4 @@
-"""Where the values of a configuration come from: a default, a line of a file, a block and its use, `${...}`, `--set`."""
+"""Where the values of a configuration come from: a default, a line of a file, a block, its use, `${...}`, `--set`."""
 
 from __future__ import annotations
 

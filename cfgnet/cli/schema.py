@@ -69,7 +69,7 @@ def _whole_or_part(body: Schema) -> Schema:
 
 
 def _layers(field: Schema, definitions: dict[str, Schema]) -> dict[str, Schema]:
-    """The layers of a file: a list of layers, uses of blocks and groups, or changes to those of another file by name."""
+    """The layers of a file: layers, uses of blocks and groups, or changes to the layers of another file by name."""
     from cfgnet.document.keys import COMMON, Around, Group, Use
     from cfgnet.layer import Layer
 

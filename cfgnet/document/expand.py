@@ -63,7 +63,7 @@ class Expander:
         often = self.around({key: words[key] for key in ("repeat", "index") if key in words}, source, place.names)
         for number in range(often.repeat):
             here = self.numbered(number, often.index, source, place) if "repeat" in words else place
-            self.reader.count(1, source, place.names)
+            self.reader.count(0, 1, source, place.names)
             around = self.around(
                 {key: words[key] for key in words if key not in ("repeat", "index")}, source, here.names
             )
@@ -91,10 +91,15 @@ class Expander:
         good = {key: value for key, value in filled.items() if not any(path[0] == key for path in notes.unusable)}
         found, wrong = self.checked(Around, good, source, names, notes)
         if found is None:
-            found = self.checked(Around, {k: v for k, v in good.items() if k not in wrong}, source, names, notes, True)[
-                0
-            ]
-        return found or Around()
+            good = {key: value for key, value in good.items() if key not in wrong}
+            found = self.checked(Around, good, source, names, notes, silent=True)[0]
+        found = found or Around()
+        if found.scope and found.name_scope:
+            self.reader.complain((*source, "name_scope"), names, "give scope or name_scope, not both", on_key=True)
+        elif found.reuse and not found.scope:
+            hint = "say whose parameters, as in scope: tower"
+            self.reader.complain((*source, "reuse"), names, "reuse without a scope", hint, on_key=True)
+        return found  # type: ignore[no-any-return]  # it is an Around
 
     def checked(
         self, model: type[Any], given: dict[str, Any], source: Path, names: Names, notes: Notes, silent: bool = False
@@ -116,7 +121,7 @@ class Expander:
             return self.group(item, source, place)
         notes = Notes()
         filled = self.reader.fill(item, source, place.names, notes, ())
-        self.reader.count(count(filled), source, place.names)
+        self.reader.count(count(filled), len(self.active) > 0, source, place.names)
         kind = filled.get("type") if isinstance(filled, dict) else filled
         name = filled.get("name") if isinstance(filled, dict) else None
         local = name if isinstance(name, str) else ""
@@ -159,6 +164,7 @@ class Expander:
         if mine and theirs:
             hint = f"say it in one place; {theirs[0]} around it is at {self.where(around[theirs[0]][1])}"
             self.reader.complain((*source, mine[0]), names, f"{mine[0]} at a layer, and {theirs[0]} around it", hint)
+            return {key: value for key, value in around.items() if own.get(key) is None and key not in rules}
         return {key: value for key, value in around.items() if own.get(key) is None}
 
     def summed(self, own: dict[str, Any], source: Path, place: Place) -> dict[str, tuple[Any, Path]]:
@@ -172,10 +178,23 @@ class Expander:
         if block is None or not self.fits(block, item, source, place.names, notes):
             wiring = {key: item[key] for key in ("type", "name", "inputs", "outputs") if key in item}
             return Leaf(wiring, source, place.names, place.scope, Notes({}, {()}), {}, place.repeated, local)
-        use = Use(item, source, place.names, place.scope, notes, {}, place.repeated, local, block=kind)
-        use.definition, use.origin = block.definition, block.source
+        use = Use(
+            item,
+            source,
+            place.names,
+            place.scope,
+            notes,
+            {},
+            place.repeated,
+            local,
+            block=kind,
+            definition=block.definition,
+        )
+        use.origin = block.source
         use.inside = Scope(place.scope, block=kind)
-        given = {name: self.given(block, name, item[name], source, place, notes) for name in block.arguments if name in item}
+        given = {
+            name: self.given(block, name, item[name], source, place, notes) for name in block.arguments if name in item
+        }
         uses = (f"in block {kind}, used at {self.where(source)}", *place.names.uses)
         names = Names(given, self.top, uses, "known")
         for name, (default, where) in block.defaults.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, WithJsonSchema, model_validator
+from pydantic import Field, NonNegativeInt, WithJsonSchema
 
 from cfgnet.part import Config, Names
 
@@ -62,14 +62,6 @@ class Around(Config):
     reuse: bool = False
     """Whether its layers have the parameters of those that the scope already has, of the same names. They are then
     called SCOPE_1/conv1, as in TensorFlow."""
-
-    @model_validator(mode="after")
-    def _scopes(self) -> Around:
-        if self.scope and self.name_scope:
-            raise ValueError("name_scope: give scope or name_scope, not both")
-        if self.reuse and not self.scope:
-            raise ValueError("reuse: give the scope whose parameters are reused, as in scope: tower")
-        return self
 
 
 class Use(Config):

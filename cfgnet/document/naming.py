@@ -145,24 +145,23 @@ class Naming:
         """Names what is in a block."""
         use.inside.segment = f"{use.local}/"
         if isinstance(share := use.settings.get("share"), str):
-            use.inside.absolute, use.inside.reuses = f"{self.shared_use(use, share)}/", True
+            self.share(use, share)
         last = use.last
         if not use.definition.outputs and isinstance(last, Leaf) and last.scope is use.inside and not last.local:
             last.result = True
         self.level(use.pieces, use)
         self.check_ends(use)
 
-    def shared_use(self, use: Use, share: str) -> str:
-        """The whole name of the use whose parameters another has."""
+    def share(self, use: Use, share: str) -> None:
+        """Lets the layers of a use have the parameters of another use of the block."""
         known = {name: other for name, other in self.uses.items() if other.block == use.block and other is not use}
         for name in reached(use.scope, share):
             if name in known:
-                return name
+                use.inside.absolute, use.inside.reuses = f"{name}/", True
+                return
         hint = did_you_mean(share, known, listed(f"uses of {use.block}", known))
         message = f"{use.name}: there is no use {share!r} of the block {use.block}"
         self.reader.complain((*use.source, "share"), use.names, message, hint)
-        use.inside.reuses = False
-        return use.name
 
     def lead_out(self, use: Use) -> None:
         """Gives what makes the outputs of a block the names that they have outside."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ class Flow:
 
     name: str
     sure: bool = True
+    source: Path = field(default=(), compare=False)
+    """Where the name is written, if it is."""
 
 
 @dataclass(eq=False)
@@ -151,13 +154,13 @@ class Use(Piece):
     """One use of a block."""
 
     block: str = ""
-    definition: Definition = field(default_factory=lambda: Definition.model_construct(layers=[]))
+    definition: Definition = field(kw_only=True)
     origin: Path = ()
     """Where the block is defined."""
     pieces: list[Piece] = field(default_factory=list)
     inside: Scope = field(default_factory=Scope)
 
-    @property
+    @functools.cached_property
     def last(self) -> Piece | None:
         """What makes its output where it does not say: the last piece but losses and metrics, or else the last."""
         return next((p for p in reversed(self.pieces) if p.passes), None) or next(

@@ -14,6 +14,8 @@ from cfgnet.explain import did_you_mean, listed, shown
 MAX_TEXT = 10_000
 MAX_VALUES = 4 * yamlio.MAX_NODES
 """How many values there may be when everything is filled in."""
+MAX_MADE = 20_000
+"""How many layers blocks and repetitions may make."""
 HOLE = re.compile(r"\$(\$\{)|\$\{([^{}]*)\}")
 
 
@@ -55,7 +57,7 @@ class Names:
         uses: tuple[str, ...] = (),
         called: str = "vars",
     ):
-        self.given, self.outer = given or {}, outer
+        self.given, self.outer = {} if given is None else given, outer
         self.uses = uses
         """The blocks and repetitions around, innermost first, in words."""
         self.called = called
@@ -85,7 +87,7 @@ class Reader:
     def __init__(self, document: yamlio.Document):
         self.document = document
         self.active: list[tuple[str, Given]] = []
-        self.values = 0
+        self.values = self.made = 0
         self.lost = False
         """Whether `vars` is no mapping, which is reported elsewhere."""
 
@@ -94,11 +96,13 @@ class Reader:
         mark = self.document.locate(source, on_key)
         self.document.problems.append(Problem(message, hint, source, on_key, mark, names.uses))
 
-    def count(self, values: int, source: Path, names: Names) -> None:
-        """Counts values that are made; SpecError, because there is no going on, if they are too many."""
-        self.values += values
-        if self.values > MAX_VALUES:
-            message = f"with everything filled in there are more than {MAX_VALUES:,} values"
+    def count(self, values: int, made: int, source: Path, names: Names) -> None:
+        """Counts what is made; SpecError, because there is no going on, if it is too much."""
+        self.values, self.made = self.values + values, self.made + made
+        if self.values > MAX_VALUES or self.made > MAX_MADE:
+            message = f"blocks and repetitions make more than {MAX_MADE:,} layers"
+            if self.values > MAX_VALUES:
+                message = f"with everything filled in there are more than {MAX_VALUES:,} values"
             mark = self.document.locate(source)
             hint = "blocks and repetitions in one another multiply"
             raise SpecError([*self.document.problems, Problem(message, hint, source, mark=mark, within=names.uses)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,14 +41,16 @@ class Wiring:
         if names is not None and len(names) != len(inner):
             message = f"{use.name}: expected {len(inner)} input{'s' * (len(inner) != 1)} ({', '.join(inner)})"
             self.reader.complain((*use.source, "inputs"), use.names, f"{message}, got {len(names)}")
-            names = None
-        for place, local in enumerate(inner):
-            if names is not None:
-                use.inside.given[local] = Flow(self.look_up(use, _at(use, place), names[place]))
-            elif place == 0:
-                use.inside.given[local] = flow
-            else:
-                use.inside.given[local] = Flow(self.find(use.scope, local) or local)
+            use.inside.given = dict.fromkeys(inner, flow)
+        elif names is not None:
+            given = [self.look_up(use, _at(use, place), name) for place, name in enumerate(names)]
+            use.inside.given = {
+                local: replace(each, source=(*use.source, *_at(use, place)))
+                for place, (local, each) in enumerate(zip(inner, given, strict=True))
+            }
+        else:
+            others = {local: self.find(use.scope, local) or Flow(local) for local in inner[1:]}
+            use.inside.given = dict.fromkeys(inner[:1], flow) | others
         self.write(use.pieces, use.inside.given[inner[0]] if inner else flow)
         return Flow(use.ends[0], sure=not _conditional(use)) if use.passes and use.ends else flow
 
@@ -56,7 +59,7 @@ class Wiring:
         names = leaf.names_of("inputs")
         if names is not None:
             inputs = [self.look_up(leaf, _at(leaf, place), name) for place, name in enumerate(names)]
-            self.emit(leaf, inputs if inputs != names else None)
+            self.emit(leaf, inputs if [each.name for each in inputs] != names else None)
         else:
             self.emit(leaf, self.defaults(leaf, flow) if leaf.settings.get("inputs") is None else None)
         if leaf.passes and leaf.ends:
@@ -65,50 +68,46 @@ class Wiring:
 
     # What is read.
 
-    def find(self, scope: Scope | None, name: str, piece: Piece | None = None) -> str | None:
+    def find(self, scope: Scope | None, name: str, piece: Piece | None = None) -> Flow | None:
         """The tensor that a name means in a scope: the nearest one, outwards as far as the block; None if none."""
-        root = scope
         for address in reached(scope, name):
             if address in self.naming.tensors:
-                return self.naming.tensors[address]
-        while root is not None and not root.block:
-            root = root.parent
-        if root is not None and name in root.given:
-            return self.certain(root.given[name], piece)
-        return None
+                return Flow(self.naming.tensors[address])
+        block = _block_around(scope)
+        return self.certain(block.given[name], piece) if block and name in block.given else None
 
-    def certain(self, flow: Flow | None, piece: Piece | None) -> str:
-        """The name of what is read by default; an error where that depends on the phase."""
+    def certain(self, flow: Flow | None, piece: Piece | None) -> Flow:
+        """What is read by default, by its name; an error where that depends on the phase."""
         if flow is None:
             inputs = self.read.value.get("inputs")
-            return next(iter(inputs), "data") if isinstance(inputs, dict) else "data"
+            return Flow(next(iter(inputs), "data") if isinstance(inputs, dict) else "data")
         if not flow.sure and piece:
             hint = f"say what it reads in each, or leave the condition out of {flow.name}"
             message = f"{piece.name}: what it reads by default, {flow.name!r}, is there in some phases or states only"
             self.reader.complain(piece.source, piece.names, message, hint)
-        return flow.name
+            piece.notes.unusable.add(("inputs",))
+        return flow
 
-    def look_up(self, piece: Piece, at: Path, name: str) -> str:
+    def look_up(self, piece: Piece, at: Path, name: str) -> Flow:
         """The tensor that a piece names at `at`; a name that stands for none is reported, if nobody can say more."""
         found = self.find(piece.scope, name, piece)
         block = _block_around(piece.scope)
         if found is not None or (not block and name not in self.expander.left_out):
-            return found or name
+            return found or Flow(name)
         message = f"{piece.name}: there is no tensor {name!r}" + (f" in the block {block.block}" if block else "")
         if name in self.expander.left_out:
-            hint = (
-                f"it is left out, because its `when` does not hold, {self.expander.where(self.expander.left_out[name])}"
-            )
+            where = self.expander.where(self.expander.left_out[name])
+            hint = f"it is left out, because its `when` does not hold, {where}"
         else:
             assert block is not None
             known = [*block.given, *_inner_tensors(self.naming, block)]
             outside = f"what comes from outside goes in by inputs: [{', '.join([*block.given, name])}] of the block"
             hint = did_you_mean(name, known, f"{listed('there are', known)}\n{outside}")
         self.reader.complain((*piece.source, *at), piece.names, message, hint)
-        piece.notes.unusable.add(at)
-        return name
+        piece.notes.unusable.add(("inputs",) if at[0] == "formula" else at)
+        return Flow(name)
 
-    def defaults(self, leaf: Leaf, flow: Flow | None) -> list[str] | None:
+    def defaults(self, leaf: Leaf, flow: Flow | None) -> list[Flow] | None:
         """The inputs of a layer that names none; None where the rule of a plain list of layers gives the same."""
         mentioned = self.mentioned(leaf)
         required = [port.name for port in leaf.kind.wiring.inputs if not port.optional] if leaf.kind else ["x"]
@@ -117,16 +116,15 @@ class Wiring:
         plain = mentioned or ["x", *required[1:]]
         found = {name: self.find(leaf.scope, name) for name in plain[1 - bool(mentioned) :]}
         by_flow = "x" if found.get("x") is None else ""
-        changed = {name for name, tensor in found.items() if tensor not in (None, name)}
+        changed = {name for name, tensor in found.items() if tensor and tensor.name != name}
         if by_flow in plain and flow != self.default:
             changed.add(by_flow)
-        if mentioned:
-            for name in found:
-                if found[name] is None and name != "x":
-                    self.look_up(leaf, ("formula",), name)
+        for name in mentioned:
+            if name != "x":
+                self.look_up(leaf, ("formula",), name)
         if not changed:
             return None
-        return [self.certain(flow, leaf) if name == by_flow else found.get(name) or name for name in plain]
+        return [self.certain(flow, leaf) if name == by_flow else found.get(name) or Flow(name) for name in plain]
 
     @staticmethod
     def mentioned(leaf: Leaf) -> list[str]:
@@ -140,7 +138,7 @@ class Wiring:
 
     # What is written.
 
-    def emit(self, leaf: Leaf, inputs: list[str] | None) -> None:
+    def emit(self, leaf: Leaf, inputs: list[Flow] | None) -> None:
         """Writes a layer as it stands in a plain list, with the marks of its lines."""
         path: Path = ("layers", len(self.layers))
         target, value = self.target, leaf.value
@@ -152,7 +150,10 @@ class Wiring:
         if leaf.ends and leaf.ends != plain:
             changed["outputs"] = leaf.ends if len(leaf.ends) > 1 else leaf.ends[0]
         if inputs is not None:
-            changed["inputs"] = inputs if len(inputs) > 1 else inputs[0]
+            names = [each.name for each in inputs]
+            changed["inputs"] = names if len(names) > 1 else names[0]
+            marks = {place: self.read.values.get(each.source) for place, each in enumerate(inputs) if each.source}
+            target.values |= {(*path, "inputs", place): mark for place, mark in marks.items() if mark}
         for key, (setting, source) in leaf.inherited.items():
             changed[key] = target.take(self.read, setting, source, (*path, key))
             target.keys[*path, key] = target.values.get((*path, key)) or target.values[path]
