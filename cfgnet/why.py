@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from cfgnet.document import Given, Names, Resolved
 from cfgnet.document.address import find
-from cfgnet.document.values import HOLE
+from cfgnet.document.values import HOLE, REPETITION
 from cfgnet.errors import Mark, Path
 from cfgnet.part import Config, Part, plain
 from cfgnet.spec import Spec
@@ -41,8 +42,6 @@ class Origin:
     value: Any
     given: bool
     """Whether somebody says it, rather than nobody."""
-    is_default: bool
-    """Whether it is what it would be if nobody said anything."""
     chain: tuple[Step, ...]
 
 
@@ -53,7 +52,7 @@ def why(spec: Spec, document: Resolved, address: str = "") -> list[Origin]:
     """
     found = _Asked(spec, document)
     if not address:
-        return [origin for origin in map(found.origin, found.leaves()) if origin.given and not origin.is_default]
+        return [found.origin(path) for path in found.leaves() if found.changed(path)]
     path = find(found.everything(spec), address)
     return [found.origin(each) for each in found.leaves() if each[: len(path)] == path or each == path[: len(each)]]
 
@@ -96,10 +95,14 @@ class _Asked:
     def origin(self, path: Path) -> Origin:
         """Where one setting comes from."""
         owner, value = self._at(path)
-        default = self._default(owner, path[-1])
         said = self._said(path)
         chain = tuple(self._unsaid(owner, path) if said is None else self._chain(said))
-        return Origin(self.address(path), plain(value), said is not None, plain(value) == default, chain)
+        return Origin(self.address(path), plain(value), said is not None, chain)
+
+    def changed(self, path: Path) -> bool:
+        """Whether somebody says a setting, and it is not as it would be if nobody did."""
+        owner, value = self._at(path)
+        return plain(value) != self._default(owner, path[-1]) and self._said(path) is not None
 
     def address(self, path: Path) -> str:
         """A path as people write it, with the names of layers."""
@@ -157,11 +160,16 @@ class _Asked:
     def _chain(self, path: Path) -> Iterator[Step]:
         """The line that says a setting, and where what stands there comes from."""
         names, source = self._source(path)
-        mark = self.document.locate(path)
-        text = self.document.formulas.get(path) or written(_value_at(self.document.value, path))
-        what = "from outside" if mark and mark.file == "--set" else ""
-        block = next((use for use in names.uses if use.startswith("in block ")), "")
-        yield Step(block.partition(",")[0] or what, text, mark)
+        mark, raw = self.document.locate(path), _value_at(self.document.read.value, source)
+        block = next((use.partition(",")[0] for use in names.uses if use.startswith("in block ")), "")
+        if raw is _MISSING:
+            made = (
+                "made of the type and a number" if path[-1] == "name" else "follows from the scopes and blocks around"
+            )
+            yield Step(made, written(_value_at(self.document.value, path)), mark)
+            return
+        text = written(raw)
+        yield Step(block or ("from outside" if mark and mark.file == "--set" else ""), text, mark)
         yield from self._names(text, names, set())
         for mark, value in reversed(self.document.before.get(source, [])):
             yield Step("in the place of", written(value), mark)
@@ -171,7 +179,10 @@ class _Asked:
         if path[0] != "layers" or len(path) < 2 or not self.document.leaves:
             return self.document.names, path
         leaf = self.document.leaves[int(path[1])]
-        return leaf.names, (*leaf.source, *path[2:])
+        if len(path) > 2 and path[2] in leaf.inherited:
+            return leaf.names, (*leaf.inherited[str(path[2])][1], *path[3:])
+        short = isinstance(_value_at(self.document.read.value, leaf.source), str)
+        return leaf.names, leaf.source if short and path[2:] == ("type",) else (*leaf.source, *path[2:])
 
     def _names(self, text: str, names: Names, seen: set[Given]) -> Iterator[Step]:
         """Where the names in `${...}` come from."""
@@ -182,8 +193,10 @@ class _Asked:
                     continue
                 seen.add(given)
                 raw = _value_at(self.document.read.value, given.source)
-                shown = given.value if given.what.startswith("number") else raw
+                shown = given.value if given.what == REPETITION else raw
                 yield Step(given.what, f"{name} = {written(shown)}", self.document.read.locate(given.source))
+                for mark, before in reversed(self.document.before.get(given.source, [])):
+                    yield Step("in the place of", f"{name} = {written(before)}", mark)
                 around = given.names or given.around
                 if isinstance(raw, str) and around:
                     yield from self._names(raw, around, seen)
@@ -199,8 +212,12 @@ def _used(formula: str) -> list[str]:
 
 
 def _value_at(value: Any, path: Path) -> Any:
+    """What stands at a path, or `_MISSING`."""
     for step in path:
-        value = value[step]
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return _MISSING
     return value
 
 
@@ -212,9 +229,12 @@ def written(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(written, value)) + "]"
-    return {None: "null", True: "true", False: "false"}[value] if value is None or value is bool(value) else str(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+@functools.cache
 def field_mark(cls: type[Config], name: str) -> Mark | None:
     """Where a field is defined, and documented."""
     for base in cls.__mro__:

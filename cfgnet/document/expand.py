@@ -14,7 +14,7 @@ from cfgnet.document.blocks import RESERVED, Block, unknown_key
 from cfgnet.document.keys import COMMON, Around
 from cfgnet.document.keys import Use as UseKeys
 from cfgnet.document.pieces import Leaf, Piece, Scope, Use
-from cfgnet.document.values import Given, Names, Notes, Reader, count
+from cfgnet.document.values import REPETITION, Given, Names, Notes, Reader, count
 from cfgnet.errors import Path
 from cfgnet.explain import did_you_mean, listed, shown
 from cfgnet.explain import problems as explained
@@ -75,7 +75,7 @@ class Expander:
     def numbered(self, number: int, index: str, source: Path, place: Place) -> Place:
         """What is around one of several repetitions."""
         line = self.where((*source, "repeat"))
-        given = {index: Given(number, (*source, "repeat"), None, "number of the repetition")}
+        given = {index: Given(number, (*source, "repeat"), None, REPETITION)}
         uses = (f"with {index} = {number}, repeated at {line}", *place.names.uses)
         return replace(place, names=Names(given, place.names, uses, "known"), repeated=True)
 
@@ -99,7 +99,7 @@ class Expander:
         elif found.reuse and not found.scope:
             hint = "say whose parameters, as in scope: tower"
             self.reader.complain((*source, "reuse"), names, "reuse without a scope", hint, on_key=True)
-        return found  # type: ignore[no-any-return]  # it is an Around
+        return found
 
     def checked(
         self, model: type[Any], given: dict[str, Any], source: Path, names: Names, notes: Notes, silent: bool = False

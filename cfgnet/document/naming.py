@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cfgnet.document.pieces import Leaf, Piece, Scope, Use
-from cfgnet.document.values import Reader
+from cfgnet.document.values import REPETITION, Reader
 from cfgnet.errors import Path
 from cfgnet.explain import did_you_mean, listed
 from cfgnet.layer import Layer
@@ -109,7 +109,7 @@ class Naming:
         where = self.reader.document.locate.line((*other.source, "name")) or "elsewhere"
         hint = f"the other is at {where}; give each a name of its own"
         if piece.repeated and piece.source == other.source:
-            number = next(n for n, given in _all_given(piece) if given.what == "number of the repetition")
+            number = next(n for n, given in _all_given(piece) if given.what == REPETITION)
             hint = f'each repetition needs a name of its own, as in name: "{piece.local}${{{number}}}"'
         elif piece.scope.prefix and piece.scope.prefix == other.scope.prefix and piece.scope is not other.scope:
             hint = f"the other is at {where}; reuse: true at the scope shares its parameters"

@@ -74,7 +74,7 @@ def _store(document: yamlio.Document, path: Path, value: Any, mark: Mark, column
     *way, last = path
     for at in way:
         node = node[at]
-    if isinstance(node, list) or last in node:
+    if not isinstance(node, dict) or last in node:
         document.before[path] = [*document.before.get(path, ()), (document.values.get(path), node[last])]
     node[last] = value
     for marks in (document.values, document.keys):

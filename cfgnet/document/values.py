@@ -16,6 +16,7 @@ MAX_VALUES = 4 * yamlio.MAX_NODES
 """How many values there may be when everything is filled in."""
 MAX_MADE = 20_000
 """How many layers blocks and repetitions may make."""
+REPETITION = "number of the repetition"
 HOLE = re.compile(r"\$(\$\{)|\$\{([^{}]*)\}")
 
 

@@ -49,8 +49,8 @@ class Wiring:
                 for place, (local, each) in enumerate(zip(inner, given, strict=True))
             }
         else:
-            others = {local: self.find(use.scope, local) or Flow(local) for local in inner[1:]}
-            use.inside.given = dict.fromkeys(inner[:1], flow) | others
+            use.inside.given = dict.fromkeys(inner[:1], flow)
+            use.inside.given |= {local: self.find(use.scope, local) or Flow(local) for local in inner[1:]}
         self.write(use.pieces, use.inside.given[inner[0]] if inner else flow)
         return Flow(use.ends[0], sure=not _conditional(use)) if use.passes and use.ends else flow
 
