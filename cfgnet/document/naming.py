@@ -175,9 +175,9 @@ class Naming:
     def check_ends(self, use: Use) -> None:
         """Reports outputs of a block that none of its layers makes, and layers called as its inputs."""
         prefix = use.inside.prefix
-        inner = [name.removeprefix(prefix) for name in self.tensors if name.startswith(prefix)]
         for place, name in enumerate(use.definition.outputs):
             if prefix + name not in self.tensors:
+                inner = [each.removeprefix(prefix) for each in self.tensors if each.startswith(prefix)]
                 hint = did_you_mean(name, inner, listed("there are", inner))
                 message = f"no layer of the block {use.block} makes {name!r}"
                 self.reader.complain((*use.origin, "outputs", place), use.names, message, hint)
