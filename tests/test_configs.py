@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import cfgnet
 from cfgnet.cli import main
@@ -62,6 +63,27 @@ def test_the_gradients_of_a_configuration_are_right(config, sets):
 def test_editors_are_told_where_the_schema_is_and_it_is_new():
     assert all(c.read_text().startswith("# yaml-language-server: $schema=schema.json\n") for c in CONFIGS)
     assert json.loads((FOLDER / "schema.json").read_text()) == spec_schema(), "run `make schema`"
+
+
+@pytest.mark.parametrize(
+    ("name", "sets", "blocks", "layers", "params"),
+    [
+        ("googlenet", ["data.train.classification=4"], {"inception": 9, "side": 2}, 158, 13_378_280),
+        ("resnet20", [], {"convolved": 1}, 94, 274_063),
+        ("resnet20", ["vars.n=9"], {"convolved": 1}, 256, 860_083),
+    ],
+    ids=["GoogLeNet", "ResNet-20", "ResNet-56"],
+)
+def test_a_net_that_is_written_with_blocks_trains(name, sets, blocks, layers, params, tmp_path):
+    config = FOLDER / "bench" / f"{name}.yaml"
+    types = [layer.get("type") for layer in yaml.safe_load(config.read_text("utf-8"))["layers"]]
+    assert {block: types.count(block) for block in blocks} == blocks
+    spec = cfgnet.load(config, [*sets, "data.train.count=4", "data.train.batch_size=2", "train.max_iter=2"])
+    plan = prepare(spec, phases=["train"]).plans["train"]
+    assert (len(plan.nodes), plan.param_count) == (layers, params)
+    run = cfgnet.train(spec, runs=tmp_path)
+    assert run.iteration == 2 and np.isfinite(run.loss)
+    assert cfgnet.load(run.path / "config.yaml") == spec
 
 
 def least_squares(spec):

@@ -46,7 +46,7 @@ def spec_schema() -> Schema:
     while missing := sorted(name for name, found in definitions.items() if not found):
         for name in missing:
             definitions[name] = _definition(_known_configs()[name], definitions)
-    definitions["Definition"]["properties"]["layers"] = {"$ref": "#/$defs/Layers"}
+    definitions["Definition"]["properties"]["layers"] |= {"$ref": "#/$defs/Layers", "minItems": 1}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "cfgnet configuration",
