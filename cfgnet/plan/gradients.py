@@ -21,10 +21,15 @@ def differentiate(
     tensors: Mapping[str, TensorType],
     slots: Mapping[str, Slot],
     wrt: Collection[str] = (),
+    of: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, float], tuple[Backward, ...], list[Problem]]:
-    """The seeds, the backward calls in running order, and problems; `wrt` names tensors to differentiate by as well."""
+    """The seeds, the backward calls in running order, and problems; `wrt` names tensors to differentiate by as well.
+
+    `of` names the tensors that are differentiated, with a weight for each; by default they are the losses.
+    """
     varying = _varying(nodes, slots, wrt)
-    seeds = {name: weight for name, weight in graph.loss_weights.items() if name in varying and name in tensors}
+    weights = graph.loss_weights if of is None else of
+    seeds = {name: weight for name, weight in weights.items() if name in varying and name in tensors}
     wanted = set(seeds)
     written = set(seeds)
     steps, problems = [], []
@@ -32,7 +37,7 @@ def differentiate(
         if not wanted & set(shaped.node.writes()):
             continue
         if not shaped.node.layer.differentiable():
-            problems.append(_cut(shaped))
+            problems.append(_cut(shaped, of))
             continue
         flows, asked = {}, asks(type(shaped.node.layer), "backward")
         for port, value in shaped.node.inputs.items():
@@ -85,10 +90,13 @@ def _trained(shaped: Shaped, name: str, slots: Mapping[str, Slot]) -> bool:
     return key is not None and slots[key].trainable
 
 
-def _cut(shaped: Shaped) -> Problem:
-    layer = shaped.node.layer
+def _cut(shaped: Shaped, of: Mapping[str, float] | None) -> Problem:
+    layer, path = shaped.node.layer, ("layers", shaped.node.index)
+    if of is not None:
+        message = f"{layer.name}: {layer.type_name} has no gradient, and lies between {', '.join(of)} and what it is by"
+        return Problem(message, "", path)
     return Problem(
         f"{layer.name}: {layer.type_name} has no gradient, and the objective depends on trained parameters through it",
         "set its loss_weight to 0, or freeze the layers before it",
-        ("layers", shaped.node.index),
+        path,
     )
