@@ -176,13 +176,14 @@ class _Asked:
 
     def _source(self, path: Path) -> tuple[Names, Path]:
         """The names that a setting could use, and the path at which it was read."""
-        if path[0] != "layers" or len(path) < 2 or not self.document.leaves:
+        end = next((end for end in range(len(path), 1, -1) if path[:end] in self.document.leaves), 0)
+        if not end:
             return self.document.names, path
-        leaf = self.document.leaves[int(path[1])]
-        if len(path) > 2 and path[2] in leaf.inherited:
-            return leaf.names, (*leaf.inherited[str(path[2])][1], *path[3:])
+        leaf, rest = self.document.leaves[path[:end]], path[end:]
+        if rest and rest[0] in leaf.inherited:
+            return leaf.names, (*leaf.inherited[str(rest[0])][1], *rest[1:])
         short = isinstance(_value_at(self.document.read.value, leaf.source), str)
-        return leaf.names, leaf.source if short and path[2:] == ("type",) else (*leaf.source, *path[2:])
+        return leaf.names, leaf.source if short and rest == ("type",) else (*leaf.source, *rest)
 
     def _names(self, text: str, names: Names, seen: set[Given]) -> Iterator[Step]:
         """Where the names in `${...}` come from."""

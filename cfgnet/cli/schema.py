@@ -89,8 +89,8 @@ def _layers(field: Schema, definitions: dict[str, Schema]) -> dict[str, Schema]:
     definitions["Layers"] = {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/Layer"}, group, use, short]}}
     definitions.setdefault(Layer.__name__, {})
     changes = {"type": "object", "additionalProperties": {"type": "object"}}
-    description = {"description": field["description"]}
-    return {"layers": {**description, "anyOf": [{"$ref": "#/$defs/Layers", "minItems": 1}, changes]}}
+    whole = {key: value for key, value in field.items() if key != "description"}
+    return {"layers": {"description": field["description"], "anyOf": [whole, changes]}}
 
 
 def _known_configs() -> dict[str, type[Config]]:
@@ -190,6 +190,8 @@ def _open(schema: Any, definitions: dict[str, Schema]) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: _open(value, definitions) for key, value in schema.items() if key not in ("title", "default")}
+    if kept.get("items") == {"$ref": "#/$defs/Layer"}:  # with uses of blocks, and groups
+        return {key: value for key, value in kept.items() if key not in ("type", "items")} | {"$ref": "#/$defs/Layers"}
     if "$ref" in kept:
         definitions.setdefault(kept["$ref"].rpartition("/")[2], {})
     elif "enum" in kept or "const" in kept:

@@ -32,8 +32,8 @@ __all__ = ["Given", "Names", "Resolved", "escaped", "named", "resolve"]
 class Resolved(yamlio.Document):
     """A document of plain settings, and how they came to be."""
 
-    leaves: list[Leaf] = field(default_factory=list)
-    """What each layer is made of."""
+    leaves: dict[Path, Leaf] = field(default_factory=dict)
+    """What each layer is made of, also those in bodies of layers, by its path."""
     blocks: list[str] = field(default_factory=list)
     """The blocks that there are."""
     names: Names = field(default_factory=Names)
@@ -43,9 +43,7 @@ class Resolved(yamlio.Document):
 
     @property
     def locate(self) -> Locate:
-        uses: dict[Path, tuple[str, ...]] = {
-            ("layers", i): leaf.names.uses for i, leaf in enumerate(self.leaves) if leaf.names.uses
-        }
+        uses = {path: leaf.names.uses for path, leaf in self.leaves.items() if leaf.names.uses}
         return Locate(self.values, self.keys, uses)
 
 

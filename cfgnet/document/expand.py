@@ -120,6 +120,9 @@ class Expander:
         if isinstance(item, dict) and "layers" in item and "type" not in item:
             return self.group(item, source, place)
         notes = Notes()
+        bodies = self.bodies(item, source, place)
+        if bodies:
+            item = {key: value for key, value in item.items() if key not in bodies}
         filled = self.reader.fill(item, source, place.names, notes, ())
         self.reader.count(count(filled), len(self.active) > 0, source, place.names)
         kind = filled.get("type") if isinstance(filled, dict) else filled
@@ -130,8 +133,20 @@ class Expander:
             return [self.use(kind, item, local, source, place, notes)]
         found = self.kind(kind) if isinstance(kind, str) else None
         leaf = Leaf(filled, source, place.names, place.scope, notes, repeated=place.repeated, local=local, kind=found)
-        leaf.inherited = self.handed_down(leaf.settings, source, place)
+        leaf.inherited, leaf.bodies = self.handed_down(leaf.settings, source, place), bodies
         return [leaf]
+
+    def bodies(self, item: Any, source: Path, place: Place) -> dict[str, list[Piece]]:
+        """The pieces of each setting of a layer that is a list of layers itself, which is a net of its own."""
+        kind = item.get("type") if isinstance(item, dict) else None
+        found = self.kind(kind) if isinstance(kind, str) and kind not in self.blocks else None
+        fields = [name for name, info in found.model_fields.items() if info.annotation == list[Layer]] if found else []
+        inner = Place(place.names, Scope(), {})
+        return {
+            name: self.expand(item[name], (*source, name), inner)
+            for name in fields
+            if isinstance(item.get(name), list) and item[name]
+        }
 
     def group(self, item: dict[str, Any], source: Path, place: Place) -> list[Piece]:
         """The layers of a group, with what it says of all of them."""

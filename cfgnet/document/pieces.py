@@ -123,6 +123,8 @@ class Leaf(Piece):
     result: bool = False
     """Whether it bears the name of the use of its block, because it has none itself and makes what comes out."""
 
+    bodies: dict[str, list[Piece]] = field(default_factory=dict)
+    """The settings that are lists of layers."""
     params: dict[str, tuple[Any, Path]] = field(default_factory=dict)
     """Settings of parameters that the uses of blocks around have for it."""
 

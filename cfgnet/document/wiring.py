@@ -18,14 +18,15 @@ from cfgnet.layer import Layer
 
 
 class Wiring:
-    """Writes the layers of `pieces` into `target`, a document with the marks of the one that was read."""
+    """Writes layers to a place of `target`, with the marks of the document that was read."""
 
-    def __init__(self, expander: Expander, naming: Naming, target: yamlio.Document):
+    def __init__(self, expander: Expander, naming: Naming, target: yamlio.Document, place: Path = ("layers",)):
         self.reader: Reader = expander.reader
-        self.read, self.expander, self.naming, self.target = expander.document, expander, naming, target
+        self.read, self.expander, self.naming = expander.document, expander, naming
+        self.target, self.place = target, place
         self.layers: list[Any] = []
-        self.leaves: list[Leaf] = []
-        """The piece of each layer."""
+        self.leaves: dict[Path, Leaf] = {}
+        """The piece of each layer, also of those in bodies, by its path."""
         self.default: Flow | None = None
         """What a layer reads that says nothing, by the rule of a plain list of layers."""
 
@@ -56,6 +57,11 @@ class Wiring:
 
     def leaf(self, leaf: Leaf, flow: Flow | None) -> Flow | None:
         """Writes one layer."""
+        for key, pieces in leaf.bodies.items():
+            inner = Wiring(self.expander, Naming(self.reader, pieces), self.target, (*self.here, key))
+            inner.write(pieces)
+            leaf.value = {**leaf.value, key: inner.layers}
+            self.leaves |= inner.leaves
         names = leaf.names_of("inputs")
         if names is not None:
             inputs = [self.look_up(leaf, _at(leaf, place), name) for place, name in enumerate(names)]
@@ -78,6 +84,9 @@ class Wiring:
 
     def certain(self, flow: Flow | None, piece: Piece | None) -> Flow:
         """What is read by default, by its name; an error where that depends on the phase."""
+        if flow is None and self.place != ("layers",) and piece:
+            message = f"{piece.name}: what goes into the first of these layers has no name that is known here"
+            self.reader.complain(piece.source, piece.names, message, "say which tensor, as in inputs: x")
         if flow is None:
             inputs = self.read.value.get("inputs")
             return Flow(next(iter(inputs), "data") if isinstance(inputs, dict) else "data")
@@ -138,11 +147,18 @@ class Wiring:
 
     # What is written.
 
+    @property
+    def here(self) -> Path:
+        """The path of the next layer."""
+        return (*self.place, len(self.layers))
+
     def emit(self, leaf: Leaf, inputs: list[Flow] | None) -> None:
         """Writes a layer as it stands in a plain list, with the marks of its lines."""
-        path: Path = ("layers", len(self.layers))
-        target, value = self.target, leaf.value
-        target.take(self.read, value, leaf.source, path)
+        path, target, value = self.here, self.target, leaf.value
+        plain_keys = {key: v for key, v in value.items() if key not in leaf.bodies} if leaf.bodies else value
+        target.take(self.read, plain_keys, leaf.source, path)
+        for key in leaf.bodies:
+            target.take(self.read, [], (*leaf.source, key), (*path, key))
         changed: dict[str, Any] = {}
         if leaf.name and (leaf.scope.parent or self.naming.uses) and leaf.settings.get("name") != leaf.name:
             changed["name"] = leaf.name
@@ -167,7 +183,7 @@ class Wiring:
             value = head | {key: changed.get(key, v) for key, v in settings.items() if key not in head}
             value |= {key: v for key, v in changed.items() if key not in value}
         self.layers.append(value)
-        self.leaves.append(leaf)
+        self.leaves[path] = leaf
         target.formulas |= {(*path, *below): text for below, text in leaf.notes.formulas.items()}
         target.unusable |= {(*path, *below) for below in leaf.notes.unusable}
 
