@@ -5,6 +5,8 @@ import pytest
 
 import cfgnet
 from cfgnet.errors import SpecError
+from cfgnet.rundir import newest
+from cfgnet.trained import Trained
 
 HEAD = """
 data: {train: {source: synthetic, count: 8, inputs: [3], batch_size: 4, classification: 2}}
@@ -240,3 +242,42 @@ def test_a_layer_that_shares_may_stand_in_front_of_the_one_that_it_shares_with()
 """)
     slots = cfgnet.Net(spec).plan.slots
     assert [*slots] == ["one.weight", "one.bias"] and slots["one.weight"].lr_mult == 2
+
+
+def test_a_block_class_is_reused_with_all_its_layers():
+    spec = cfgnet.loads("""
+data: {train: {source: synthetic, count: 8, inputs: [2, 5, 5], batch_size: 4, classification: 2}}
+solver: {type: SGD, base_lr: 0.1}
+train: {max_iter: 2}
+layers:
+  - {scope: a, type: Residual, name: r, num_output: 2}
+  - {scope: a, reuse: true, type: Residual, name: r, num_output: 2}
+  - {type: InnerProduct, name: score, num_output: 2}
+  - {type: SoftmaxWithLoss}
+""")
+    plan = cfgnet.Net(spec).plan
+    assert {key.partition("/")[0] for key in plan.slots} == {"a", "score.weight", "score.bias"}
+    once, again = (next(node for node in plan.nodes if node.name == f"{scope}/r/conv1") for scope in ("a", "a_1"))
+    assert once.params == again.params == {"weight": "a/r/conv1.weight"}
+
+
+def test_settings_of_a_parameter_stand_at_the_layer_that_owns_it():
+    with pytest.raises(SpecError, match="say it at one, whose parameters these are"):
+        cfgnet.Net(loaded("""
+  - {type: InnerProduct, name: one, num_output: 3}
+  - {type: InnerProduct, name: two, num_output: 3, share: one, param: {weight: {lr_mult: 2}}}
+  - {type: SoftmaxWithLoss}
+"""))
+
+
+def test_a_prediction_by_a_layer_that_reuses_needs_only_that(tmp_path):
+    spec = loaded("""
+  - {scope: t, type: InnerProduct, name: fc, num_output: 2}
+  - {scope: t, reuse: true, type: InnerProduct, name: fc, inputs: data, num_output: 2}
+  - {type: SoftmaxWithLoss, name: loss, inputs: [t/fc, label]}
+""")
+    run = cfgnet.train(spec, runs=tmp_path)
+    trained = Trained.load(run.path, newest(run.path))
+    samples = np.eye(3, dtype=np.float32)
+    expected = samples @ run.params["t/fc.weight"].T + run.params["t/fc.bias"]
+    np.testing.assert_allclose(trained.predictor("t_1/fc")(data=samples), expected, atol=1e-6)
