@@ -150,6 +150,14 @@ class Locate:
     def __init__(self, values: dict[Path, Mark] | None = None, keys: dict[Path, Mark] | None = None):
         self.values, self.keys = values or {}, keys or {}
 
+    def within(self, prefix: Path) -> Locate:
+        """What finds the marks of layers inside a layer, whose list stands at `prefix`, as if it were the only list."""
+        kept = (
+            {("layers", *path[len(prefix) :]): mark for path, mark in marks.items() if path[: len(prefix)] == prefix}
+            for marks in (self.values, self.keys)
+        )
+        return Locate(*kept)
+
     def __call__(self, path: Path, on_key: bool = False) -> Mark | None:
         if on_key and path in self.keys:
             return self.keys[path]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -20,7 +19,7 @@ from cfgnet.data import Memory, Source, Transform
 from cfgnet.errors import Locate, Path, Problem, SpecError
 from cfgnet.explain import did_you_mean, shown, suggest
 from cfgnet.explain import problems as explained
-from cfgnet.layer import Layer
+from cfgnet.layer import Layer, named
 from cfgnet.part import Config, Part
 from cfgnet.policy import Policy
 from cfgnet.rules import Phase, State
@@ -153,6 +152,9 @@ class Unknown(Layer, abstract=True):
     type_name: ClassVar[str] = "?"
     ports: ClassVar[str] = "*x? -> *y?"
 
+    def default_outputs(self) -> tuple[str, ...]:
+        return (self.name,) if self.name else ()
+
 
 @dataclass
 class Draft:
@@ -165,23 +167,6 @@ class Draft:
     problems: list[Problem]
     locate: Locate
     state: State = field(default_factory=State)
-
-
-def named(layers: list[Any]) -> list[Any]:
-    """Raw layers with a name for each that has none: its type in lower case and a number, as in relu1, relu2."""
-    taken = {str(item.get("name")) for item in layers if isinstance(item, dict)}
-    counts: Counter[str] = Counter()
-    result = []
-    for item in layers:
-        kind = item.get("type") if isinstance(item, dict) else item
-        if isinstance(kind, str) and not (isinstance(item, dict) and item.get("name")):
-            kind = getattr(Layer.find(kind), "type_name", kind).lower()
-            counts[kind] += 1
-            while f"{kind}{counts[kind]}" in taken:
-                counts[kind] += 1
-            item = {**(item if isinstance(item, dict) else {"type": item}), "name": f"{kind}{counts[kind]}"}
-        result.append(item)
-    return result
 
 
 def parse(document: yamlio.Document, sets: Iterable[str] = ()) -> Draft:
