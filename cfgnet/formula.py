@@ -62,21 +62,26 @@ class FormulaError(ValueError):
         self.column, self.hint = column, hint
 
 
+def syntax(text: str, most: int = MAX_LENGTH, allowed: str = ALLOWED) -> ast.expr:
+    """The syntax tree of an expression of at most `most` characters. Raises FormulaError."""
+    if len(text) > most:
+        raise FormulaError(f"longer than {most} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own remarks on its syntax are not for the user
+            return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise FormulaError("not an expression", getattr(error, "offset", None) or 1, allowed) from None
+
+
 def evaluate(text: str, names: Callable[[str], Any], functions: Mapping[str, Callable[..., Any]] = FUNCTIONS) -> Any:
     """The value of an expression; `names` gives the value of a name or raises KeyError. Raises FormulaError.
 
     The quotient of two whole numbers is whole where it is exact, so that `${channels / 2}` can count something.
     """
-    if len(text) > MAX_LENGTH:
-        raise FormulaError(f"longer than {MAX_LENGTH} characters")
+    tree = syntax(text)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's own remarks on its syntax are not for the user
-            tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise FormulaError("not an expression", getattr(error, "offset", None) or 1, ALLOWED) from None
-    try:
-        return _Evaluator(names, functions).value(tree.body)
+        return _Evaluator(names, functions).value(tree)
     except RecursionError:
         raise FormulaError("nested too deep") from None
 

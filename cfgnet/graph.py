@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -60,7 +60,7 @@ class Graph:
     inputs: Mapping[str, TensorType]
     """The tensors that come from outside."""
     nodes: tuple[Node, ...]
-    state: State = State()
+    state: State = field(default_factory=State)
     """The state in which its layers are there, beside the phase."""
     around: str = ""
     """The layer inside which all this is; empty for a net."""

@@ -30,7 +30,7 @@ def read_samples(path: Path, shape: Shape, full_scale: float, invert: bool = Fal
     if suffix in IMAGES:
         return _image(path, shape, full_scale, invert)
     if suffix == ".npy":
-        return _fitted(path, _npy(path), shape)
+        return _fitted(path, read_npy(path), shape)
     if suffix in (".csv", ".txt"):
         return _fitted(path, _csv(path), shape)
     raise DataError(f"{path}: expected an image ({', '.join(IMAGES)}), .npy or .csv")
@@ -45,7 +45,8 @@ def _image(path: Path, shape: Shape, full_scale: float, invert: bool) -> Array:
     return (255 - pixels if invert else pixels)[None] * np.float32(full_scale / 255)
 
 
-def _npy(path: Path) -> Array:
+def read_npy(path: Path) -> Array:
+    """The array in a npy file; DataError where it cannot be read."""
     import tokenize
 
     import numpy as np

@@ -40,8 +40,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import operator
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -338,23 +338,6 @@ class Block(Layer, abstract=True):
         return kind(name=f"{self.name}/{part}" if part else self.name, inputs=tuple(inputs), **common, **settings)
 
 
-def named(layers: list[Any]) -> list[Any]:
-    """Raw layers with a name for each that has none: its type in lower case and a number, as in relu1, relu2."""
-    taken = {str(item.get("name")) for item in layers if isinstance(item, dict)}
-    counts: Counter[str] = Counter()
-    result = []
-    for item in layers:
-        kind = item.get("type") if isinstance(item, dict) else item
-        if isinstance(kind, str) and not (isinstance(item, dict) and item.get("name")):
-            kind = getattr(Layer.find(kind), "type_name", kind).lower()
-            counts[kind] += 1
-            while f"{kind}{counts[kind]}" in taken:
-                counts[kind] += 1
-            item = {**(item if isinstance(item, dict) else {"type": item}), "name": f"{kind}{counts[kind]}"}
-        result.append(item)
-    return result
-
-
 @functools.cache
 def asks(cls: type[Layer], method: str) -> Mapping[str, bool]:
     """The names in the signature of a method, and whether each is required; empty if the type has no such method."""
@@ -399,6 +382,19 @@ def same(what: str, shapes: Iterable[Shape]) -> Shape:
         if other != first:
             raise ShapeError(f"expected {what} of one shape, got {text(first)} and {text(other)}")
     return first
+
+
+def broadcast(what: str, *shapes: Shape) -> Shape:
+    """The shape that all `shapes` have together; ShapeError, which says `what` they are, if they do not fit."""
+    found = []
+    for sizes in itertools.zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1):
+        wide = {n for n in sizes if n != 1}
+        if len(wide) > 1:
+            *others, last = map(text, shapes)
+            rule = "on each axis, counted from the last, all sizes but 1 are equal"
+            raise ShapeError(f"{what} do not meet: {', '.join(others)} and {last}", rule)
+        found.append(wide.pop() if wide else 1)
+    return tuple(found[::-1])
 
 
 def text(shape: Shape) -> str:

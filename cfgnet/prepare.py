@@ -62,6 +62,8 @@ def prepare(
     """
     sources = {phase: source for phase in phases if (source := getattr(spec.data, phase))}
     backend = backend or spec.make_backend()
+    if not sources and spec.inputs:
+        return _without_data(spec, backend, phases[0], reuse)
     prepared, problems = _prepared(
         spec.layers, sources, spec.state, spec.seed, backend, spec.dtype, spec.place, reuse, spec.solver
     )
@@ -73,6 +75,24 @@ def prepare(
     if problems:
         raise SpecError(problems).located(spec.place)
     return prepared
+
+
+def _without_data(spec: Spec, backend: Backend, phase: Phase, reuse: bool) -> Prepared:
+    """The plan of a phase of a net that is fed by hand; SpecError with everything that is wrong."""
+    inputs = {name: TensorType(said.shape, said.kind) for name, said in spec.inputs.items()}
+    graph, problems = build(spec.layers, phase, inputs, spec.place, spec.state)
+    plan = None
+    if not problems:
+        plan, problems = make_plan(graph, backend, dtype=spec.dtype, locate=spec.place, reuse=reuse, solver=spec.solver)
+    if problems:
+        raise SpecError(problems).located(spec.place)
+    if plan is None:
+        unknown = next(name for name, kind in inputs.items() if kind.shape is None)
+        hint = f"as in inputs: {{{unknown}: [2, 3]}}; `cfgnet run` takes the shape of what is fed"
+        raise SpecError([Problem(f"the shape of {unknown} is not known", hint, ("inputs", unknown))]).located(
+            spec.place
+        )
+    return Prepared(plans={phase: plan})
 
 
 def _prepared(

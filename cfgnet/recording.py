@@ -110,7 +110,7 @@ def _destination(flow: Flow | None, arrays: Arrays, sums: list[tuple[Array, Arra
 
 
 def perform(layer: Layer, method: str, offered: Mapping[str, Any], k: Recorder | Immediate) -> None:
-    """Hands a method of a layer to `k`: its kernels where it works by kernels alone, else a call of the method itself."""
+    """Hands a method of a layer to `k`: its kernels, where it works by kernels alone, else a call of it as it is."""
     if {"k", "xp"} & asks(type(layer), method).keys() == {"k"}:
         getattr(layer, method)(**answer(layer, method, {**offered, "k": k}))
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, ValidationError, model_validator
 
 import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet import overlay, yamlio
@@ -19,60 +19,14 @@ from cfgnet.data import Memory, Source, Transform
 from cfgnet.errors import Locate, Path, Problem, SpecError
 from cfgnet.explain import did_you_mean, shown, suggest
 from cfgnet.explain import problems as explained
-from cfgnet.layer import Layer, named
+from cfgnet.layer import Layer
 from cfgnet.part import Config, Part
 from cfgnet.policy import Policy
 from cfgnet.rules import Phase, State
+from cfgnet.sections import Data, Inputs, Train, named
 from cfgnet.solver import SGD, Solver
 
 PHASES: tuple[Phase, ...] = ("train", "test")
-
-
-class Data(Config):
-    """Where the samples of each phase come from."""
-
-    train: Source | None = None
-    """Samples to learn from."""
-    test: Source | None = None
-    """Samples to measure on."""
-
-
-class EarlyStop(Config):
-    """Stops the training when the tests get no better."""
-
-    patience: PositiveInt
-    """Tests without a new best after which the training ends."""
-    min_delta: float = Field(default=0.0, ge=0)
-    """By how much a result must beat the best to count."""
-
-
-class Train(Config):
-    """How long to train, and what to write on the way; numbers are iterations."""
-
-    max_iter: PositiveInt | None = None
-    """Length of the training in iterations; give this or `epochs`."""
-    epochs: PositiveFloat | None = None
-    """Length of the training in passes over the training data."""
-    display: PositiveInt = 50
-    """Iterations between two progress lines."""
-    test_interval: NonNegativeInt = 0
-    """Iterations between two test passes; 0 tests at the end only."""
-    test_initialization: bool = False
-    """Whether to test before the first iteration."""
-    snapshot: NonNegativeInt = 0
-    """Iterations between two snapshots; 0 writes one at the end only."""
-    keep: PositiveInt | None = 2
-    """How many of the newest snapshots stay, besides the best; null keeps all."""
-    best: str | None = None
-    """The test metric that decides which snapshot is the best; by default the first metric, else the loss."""
-    early_stop: EarlyStop | None = None
-    """When to stop before the end."""
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Train:
-        if self.max_iter is not None and self.epochs is not None:
-            raise ValueError("give max_iter or epochs, not both")
-        return self
 
 
 class Spec(Config):
@@ -84,6 +38,8 @@ class Spec(Config):
     """Values that `${...}` elsewhere in the file may use."""
     data: Data = Data()
     """Where the samples come from."""
+    inputs: Inputs = {}
+    """Tensors that are fed by hand, as `cfgnet run --feed` does: {A: {shape: [2, 3]}}, {A: [2, 3]}, or {A: null}."""
     layers: list[Layer] = Field(min_length=1)
     """The layers; the order in which they run follows from who reads what."""
     state: State = State()

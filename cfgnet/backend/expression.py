@@ -1,7 +1,8 @@
 """Expressions: elementwise formulas as short programs, which every tier of the kernels runs in its own way.
 
 `compiled("dy * (1 - y * y)")` is a list of instructions; each applies one function to arrays, numbers, or results of
-earlier instructions. Equal parts of a formula are computed once.
+earlier instructions. Equal parts of a formula are computed once. In front of a formula may stand names for parts of it,
+as in "t = exp(-x); t / (1 + t)".
 """
 
 from __future__ import annotations
@@ -76,11 +77,15 @@ class Program:
 def compiled(formula: str) -> Program:
     """The program of `formula`; ContractError where it is not one, because formulas stand in code."""
     try:
-        tree = ast.parse(formula.strip(), mode="eval").body
+        *parts, last = ast.parse(formula.strip()).body
     except SyntaxError as error:
         raise ContractError(f"not a formula: {formula!r} ({error.msg})") from None
     compiler = _Compiler(formula)
-    result = compiler.operand(tree)
+    for part in parts:
+        compiler.name(part)
+    if not isinstance(last, ast.Expr):
+        raise ContractError(f"{ast.unparse(last)!r} has no value in the formula {formula!r}")
+    result = compiler.operand(last.value)
     if not isinstance(result, int):
         result = compiler.emit("copy", result)
     names = dict.fromkeys(o for i in compiler.program for o in i.operands if isinstance(o, str))
@@ -92,6 +97,16 @@ class _Compiler:
         self.formula = formula
         self.program: dict[Instruction, int] = {}
         """Every instruction with its place, so that an equal one is found again."""
+        self.parts: dict[str, Operand] = {}
+        """The parts of the formula that have names."""
+
+    def name(self, part: ast.stmt) -> None:
+        """Gives a part of the formula its name."""
+        match part:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                self.parts[name] = self.operand(value)
+            case _:
+                raise ContractError(f"{ast.unparse(part)!r} cannot stand in the formula {self.formula!r}")
 
     def emit(self, function: str, *operands: Operand) -> int:
         return self.program.setdefault(Instruction(function, operands), len(self.program))
@@ -117,7 +132,7 @@ class _Compiler:
             case ast.Constant(value=int() | float() as number):
                 return float(number)
             case ast.Name(id=name):
-                return name
+                return self.parts.get(name, name)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -float(number)
             case ast.UnaryOp(op=ast.USub(), operand=inner):

@@ -27,6 +27,8 @@ COMMANDS = {
     "train": "train a net as a configuration says",
     "resume": "go on with a training that was stopped",
     "test": "measure a trained net on its test data",
+    "run": "compute tensors and gradients from what is fed",
+    "grad": "print the derivative of a formula as a formula",
     "predict": "let a trained net name images or rows",
     "check": "find every mistake in a configuration and its data, without training",
     "show": "print the layers of a net: shapes, parameters, FLOPs, memory",

@@ -65,9 +65,13 @@ def command(config: Path, sets: tuple[str, ...], as_json: bool) -> None:
 def _prepared(config: Path, sets: tuple[str, ...]) -> tuple[Spec, Prepared]:
     """The data and plans of both phases, for numpy, because no mistake depends on what will compute."""
     from cfgnet.backend import get_backend
-    from cfgnet.prepare import load, prepare
+    from cfgnet.compute import shaped_graph
+    from cfgnet.prepare import Prepared, load, prepare
 
     spec = load(config, sets)
+    if any(said.shape is None for said in spec.inputs.values()):
+        shaped_graph(spec, "train")  # which finds mistakes with numbers in the place of what has no shape yet
+        return spec, Prepared()
     return spec, prepare(spec, get_backend("numpy"))
 
 
@@ -80,6 +84,8 @@ def _verdict(config: Path, errors: list[Problem], warnings: list[Problem], prepa
         return _count(len(errors), "mistake")
     from cfgnet.data import class_counts
 
+    if not prepared.plans:
+        return f"{config}: no mistakes; the shapes of its inputs are those of what is fed"
     plan = next(iter(prepared.plans.values()))
     facts = [_count(len(plan.nodes), "layer"), _count(plan.param_count, "parameter")]
     first = True
@@ -102,11 +108,12 @@ def _count(number: int, what: str) -> str:
 def examined(spec: Spec, prepared: Prepared) -> tuple[list[Problem], list[Problem]]:
     """Mistakes and warnings about the samples of each phase, and about what is trained."""
     errors, warnings = list[Problem](), list[Problem]()
-    for phase, plan in prepared.plans.items():
+    for phase in prepared.records:
+        plan = prepared.plans[phase]
         for severity, message, hint in _findings(prepared.records[phase], plan):
             chosen = errors if severity == "error" else warnings
             chosen.append(Problem(f"{phase} data: {message}", hint, ("data", phase)))
-    if "train" in prepared.plans:
+    if "train" in prepared.records:
         plan = prepared.plans["train"]
         if plan.backward:
             warnings += _untrained(plan)

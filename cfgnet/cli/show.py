@@ -147,7 +147,7 @@ def _layers_text(spec: Spec, plan: Plan, memory: dict[str, int]) -> str:
     source = getattr(spec.data, plan.graph.phase)
     totals = [
         ("parameters", f"{plan.param_count:,}{frozen}"),
-        ("FLOPs", f"{human(plan.flops)} forward, for {source.batch_size} samples"),
+        ("FLOPs", f"{human(plan.flops)} forward" + (f", for {source.batch_size} samples" if source else "")),
         *((name.replace("_", " ").replace("param ", "parameter "), human(n, "B")) for name, n in memory.items() if n),
     ]
     names = {"tensors": "tensors and gradients", "params": "parameter values", "total": "memory in all"}

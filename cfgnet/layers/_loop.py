@@ -38,7 +38,7 @@ class Stack(NamedTuple):
 
     name: str
     shape: Shape
-    count: int
+    times: int
     kind: Kind
 
 
@@ -127,8 +127,8 @@ class Loop:
 
     def obstacles(self, step: Backward) -> list[Problem]:
         """What in the body stands in the way of a backward call."""
-        flows = step.flows.get("x") or ()
-        inputs = [index for index, flow in enumerate(flows) if flow]
+        flows = step.flows.get("x")
+        inputs = [index for index, flow in enumerate(flows) if flow] if isinstance(flows, tuple) else []
         return [self.inner.placed(problem) for problem in self.gradients(inputs, step.params)[3]]
 
     # Memory.
@@ -149,11 +149,11 @@ class Loop:
             for name, kind in self.made.items()
             if name in wanted and name not in whole
         )
-        return tuple(stack for stack in found if stack.count)
+        return tuple(stack for stack in found if stack.times)
 
     def kept(self, kind: Kind) -> Shape | None:
         """The shape of what is kept of one kind, all stacks one behind the other."""
-        elements = sum(stack.count * size(stack.shape) for stack in self.stacks if stack.kind == kind)
+        elements = sum(stack.times * size(stack.shape) for stack in self.stacks if stack.kind == kind)
         return (elements,) if elements else None
 
     @cached_property
@@ -209,9 +209,9 @@ class Run:
         """What is kept of every step, by tensor; empty where there is no backward."""
         found, at = dict[str, Array](), {"float": 0, "int": 0}
         for stack in self.loop.stacks:
-            flat, elements = self.kept[stack.kind], stack.count * size(stack.shape)
+            flat, elements = self.kept[stack.kind], stack.times * size(stack.shape)
             if flat is not None:
-                found[stack.name] = flat[at[stack.kind] :][:elements].reshape(stack.count, *stack.shape)
+                found[stack.name] = flat[at[stack.kind] :][:elements].reshape(stack.times, *stack.shape)
             at[stack.kind] += elements
         return found
 
@@ -323,7 +323,7 @@ class Back:
         return True
 
     def begin(self, total: Array, dy: Array | None, brought: bool) -> None:
-        """The gradient of a result of a step: what the next step brought, which is there already, and that from outside."""
+        """The gradient of a result of a step: what the next step brought, which is there already, and `dy`."""
         if brought and dy is not None:
             self.k.map("total + dy", total, total=total, dy=dy)
         elif dy is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import PositiveInt
 
 from cfgnet.errors import ShapeError
-from cfgnet.layer import Case, Layer, canonical_axis, size, text
-from cfgnet.layers._broadcast import broadcast, sum_to
+from cfgnet.layer import Case, Layer, broadcast, canonical_axis, size, text
+from cfgnet.layers._broadcast import sum_to
 from cfgnet.part import Ints
 
 

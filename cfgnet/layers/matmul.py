@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cfgnet.errors import ShapeError
-from cfgnet.layer import Case, Layer, size, text
-from cfgnet.layers._broadcast import broadcast, sum_to
+from cfgnet.layer import Case, Layer, broadcast, size, text
+from cfgnet.layers._broadcast import sum_to
 
 
 class MatMul(Layer):

@@ -9,10 +9,11 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from cfgnet.errors import ShapeError
 from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import TensorType
-from cfgnet.layer import Case, Layer, Param, named, text
+from cfgnet.layer import Case, Layer, Param, text
 from cfgnet.layers._loop import Loop, Run, Source
 from cfgnet.layers.shape import Split
 from cfgnet.part import Config, Ints, Names
+from cfgnet.sections import named
 
 
 def _by_name(value: object) -> object:
@@ -68,6 +69,7 @@ _RNN = [
     {"type": "Eltwise", "name": "z", "inputs": ["u", "v"]},
     {"type": "TanH", "inputs": "z"},
 ]
+_WEIGHT: dict[str, Any] = {"u.weight": [[3.0]]}
 
 
 class Scan(Layer):
@@ -86,7 +88,8 @@ class Scan(Layer):
 
     With truncate: n, gradients go back over at most n steps: at every n-th step, counted from the end, what comes
     before is taken as given. A loss stands behind the layer, not in the body. Random numbers, as of Dropout, are others
-    at each step. The loop is recorded once, when the net is made. Werbos 1990, and Williams and Peng 1990 on truncation.
+    at each step. The loop is recorded once, when the net is made. Werbos 1990, and Williams and Peng 1990 on
+    truncation.
     """
 
     body: list[Layer] = Field(min_length=1)
@@ -152,12 +155,12 @@ class Scan(Layer):
             ],
             x=[[[[1.0]], [[0.0]], [[2.0]]], [[0.5]]],
             expect={"y": [[[[31.0]], [[14.0]], [[7.0]]]]},
-            **{"u.weight": [[3.0]]},
+            **_WEIGHT,
         ),
         Case(sequences={"x": "data"}, state={"h": "h0"}, body=_RNN, x=((4, 2, 3), (2, 2))),
         Case(sequences={"x": "data"}, state={"h": "h0"}, body=_RNN, keep="last", x=((4, 2, 3), (2, 2))),
         Case(sequences={"x": "data"}, state={"h": "h0"}, body=_RNN, keep="last", reverse=True, x=((3, 2, 3), (2, 2))),
-        # A state that is not read, one that does not come out, a tensor that does, and one that is the same at each step.
+        # A state that is not read, another that starts as a number, and a tensor of the body that comes out.
         Case(
             sequences={"x": "data"},
             state={"c": {"like": "x", "shape": [0, 2]}, "last": "data0", "hidden": {"shape": [2, 2]}},
@@ -261,7 +264,7 @@ class Scan(Layer):
         if len(x) != len(self._outside):
             raise ShapeError(f"expected {len(self._outside)} inputs ({', '.join(self._outside)}), got {len(x)}")
         steps = self._count({name: given[name].shape for name in self.sequences})
-        known = {name: TensorType(given[name].shape[1:], given[name].kind) for name in self.sequences}
+        known = {name: TensorType((given[name].shape or ())[1:], given[name].kind) for name in self.sequences}
         known |= {name: given[name] for name in self.non_sequences}
         sources = [
             *(Source(name, "sequence", at) for at, name in enumerate(self.sequences)),

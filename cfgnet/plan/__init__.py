@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from cfgnet.backend import Backend
 from cfgnet.errors import Locate, Problem
@@ -25,18 +25,20 @@ def make_plan(
     dtype: str = "float32",
     locate: Locate | None = None,
     wrt: Collection[str] = (),
+    of: Mapping[str, float] | None = None,
     reuse: bool = False,
     solver: Solver | None = None,
 ) -> tuple[Plan | None, list[Problem]]:
-    """The plan of a graph, or None with what is wrong; `wrt` names inputs that get a gradient too.
+    """The plan of a graph, or None with what is wrong; `wrt` names tensors that get a gradient too.
 
-    With `reuse` arrays share memory, and only results, losses and what a test counts can be read after a step. `solver`
-    says by patterns how parameters are treated.
+    `of` names the tensors that are differentiated, with a weight for each; by default they are the losses. With `reuse`
+    arrays share memory, and only results, losses and what a test counts can be read after a step. `solver` says by
+    patterns how parameters are treated.
     """
     nodes, tensors, slots, problems = infer(graph, backend.k, locate or Locate(), solver)
     if problems or len(nodes) < len(graph.nodes):
         return None, problems
-    seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt)
+    seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt, of)
     if problems:
         return None, problems
     nodes, tensors, unsaved = without_backward(nodes, tensors, backward)

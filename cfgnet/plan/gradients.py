@@ -22,17 +22,17 @@ def differentiate(
     tensors: Mapping[str, TensorType],
     slots: Mapping[str, Slot],
     wrt: Collection[str] = (),
-    ends: Mapping[str, float] | None = None,
+    of: Mapping[str, float] | None = None,
     begun: Collection[str] = (),
 ) -> tuple[dict[str, float], tuple[Backward, ...], list[Problem]]:
     """The seeds, the backward calls in running order, and problems; `wrt` names tensors to differentiate by as well.
 
-    `ends` are the tensors whose gradients are given, by default the losses. To those of `begun` something was added
-    before.
+    `of` names the tensors that are differentiated, with a weight for each; by default they are the losses. To the
+    gradients of those in `begun` something was added before.
     """
     varying = varies(nodes, slots, wrt)
-    ends = graph.loss_weights if ends is None else ends
-    seeds = {name: weight for name, weight in ends.items() if name in varying and name in tensors}
+    weights = graph.loss_weights if of is None else of
+    seeds = {name: weight for name, weight in weights.items() if name in varying and name in tensors}
     wanted = set(seeds)
     written = {*seeds, *begun}
     steps, problems = [], []
@@ -40,7 +40,7 @@ def differentiate(
         if not wanted & set(shaped.node.writes()):
             continue
         if not shaped.node.layer.differentiable():
-            problems.append(_cut(shaped))
+            problems.append(_cut(shaped, of))
             continue
         flows, asked = {}, asks(type(shaped.node.layer), "backward")
         for port, value in shaped.node.inputs.items():
@@ -112,10 +112,13 @@ def _trained(shaped: Shaped, name: str, slots: Mapping[str, Slot]) -> bool:
     return key is not None and slots[key].trainable
 
 
-def _cut(shaped: Shaped) -> Problem:
-    layer = shaped.node.layer
+def _cut(shaped: Shaped, of: Mapping[str, float] | None) -> Problem:
+    layer, path = shaped.node.layer, ("layers", shaped.node.index)
+    if of is not None:
+        message = f"{layer.name}: {layer.type_name} has no gradient, and lies between {', '.join(of)} and what it is by"
+        return Problem(message, "", path)
     return Problem(
         f"{layer.name}: {layer.type_name} has no gradient, and the objective depends on trained parameters through it",
         "set its loss_weight to 0, or freeze the layers before it",
-        ("layers", shaped.node.index),
+        path,
     )

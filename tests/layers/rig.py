@@ -70,7 +70,8 @@ class Rig:
 
     def offer(self):
         k, rng = Immediate(self.backend.k), LayerRng(1, "layer")
-        return {"xp": self.backend.xp, "k": k, "rng": rng, "train": self.train, **self.arrays}
+        params = {name: self.arrays[name] for name in self.shaped.params}
+        return {"xp": self.backend.xp, "k": k, "rng": rng, "train": self.train, "params": params, **self.arrays}
 
     def forward(self, **others):
         """Runs forward, with `others` in the place of the arrays of those names; returns copies of the outputs."""
@@ -96,7 +97,8 @@ class Rig:
     def wanted(self):
         """The gradients that backward may be asked for, full of garbage where they are overwritten."""
         found = {}
-        for name in asks(type(self.layer), "backward"):
+        asked = asks(type(self.layer), "backward")
+        for name in [*asked, *(f"d{name}" for name in self.shaped.params if "dparams" in asked)]:
             source = name[1:]
             if name.startswith("d") and source in self.arrays and source not in self.outputs:
                 trained = source in self.shaped.params
@@ -114,7 +116,8 @@ class Rig:
         for name in self.shaped.scratch:
             self.arrays[name].fill(np.nan)
         garbage = {name: self.garbage(self.arrays[name]) for name in self.layer.shape_only()}
-        offered = self.offer() | garbage | self.upper() | gradients | others
+        dparams = {name: gradients[f"d{name}"] for name in self.shaped.params if f"d{name}" in gradients}
+        offered = self.offer() | garbage | self.upper() | {"dparams": dparams} | gradients | others
         self.layer.backward(**answer(self.layer, "backward", offered))
         return {name: self.host(value) for name, value in gradients.items()}
 

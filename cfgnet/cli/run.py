@@ -1,0 +1,140 @@
+"""`cfgnet run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cfgnet.cli.common import (
+    backend_option,
+    common_options,
+    config_argument,
+    json_option,
+    phase_option,
+    print_json,
+    set_option,
+)
+from cfgnet.errors import DataError
+from cfgnet.rules import Phase
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+
+@click.command("run")
+@config_argument
+@click.option(
+    "--feed", "feeds", multiple=True, metavar="NAME=VALUE", help="A number, a list, or a npy file; may repeat."
+)
+@click.option(
+    "--fetch", "fetches", multiple=True, metavar="NAMES", help="Tensors or parameters; by default the results."
+)
+@click.option("--grad", "grads", multiple=True, metavar="NAMES", help="Differentiate what is fetched by these.")
+@click.option(
+    "--grad-output",
+    "outputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="The gradient of what is fetched itself; else 1.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the arrays to this npz file, too.")
+@phase_option
+@set_option
+@backend_option
+@json_option
+@common_options
+def command(
+    config: Path,
+    feeds: tuple[str, ...],
+    fetches: tuple[str, ...],
+    grads: tuple[str, ...],
+    outputs: tuple[str, ...],
+    out: Path | None,
+    phase: Phase | None,
+    sets: tuple[str, ...],
+    backend: str | None,
+    as_json: bool,
+) -> None:
+    """Compute tensors of a net from arrays that are fed, and their gradients.
+
+    Only the layers that are needed run. What is not fed is taken from the first batch of the data, if there are any.
+    The gradients are those of the sum of all that is fetched, or of the losses where nothing is.
+
+    \b
+    Examples:
+      cfgnet run configs/lecture/expression.yaml --feed A=2 --feed B=5 --fetch D
+      cfgnet run configs/lecture/expression.yaml --feed A=5 --feed B=3 --fetch D --grad A,B --grad-output D=0.5
+    """
+    from cfgnet.compute import Computation, Wanted, data_for, input_types
+    from cfgnet.prepare import load
+
+    spec = load(config, sets)
+    chosen: Phase = phase or "test"
+    given = dict(_fed(text, "--feed") for text in feeds)
+    batches = data_for(spec, chosen)
+    if batches:
+        given = batches.at(0) | given
+    wanted = Wanted(_names(fetches), _names(grads))
+    made = spec.make_backend(backend)
+    computation = Computation(spec, input_types(spec, given, batches), wanted, phase=chosen, backend=made)
+    values = computation(given)
+    seeds = dict(_fed(text, "--grad-output") for text in outputs)
+    unknown = [name for name in seeds if name not in computation.plan.seeds]
+    if unknown:
+        raise DataError(f"--grad-output {unknown[0]}: what is differentiated is {', '.join(computation.wanted.of)}")
+    gradients = computation.gradients(seeds) if wanted.wrt else {}
+    _report(values, gradients, out, as_json)
+
+
+def _names(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
+def _fed(text: str, option: str) -> tuple[str, Array]:
+    """The name and the array in `NAME=VALUE`; DataError where it is none."""
+    import numpy as np
+
+    from cfgnet import yamlio
+    from cfgnet.errors import SpecError
+    from cfgnet.inputs import read_npy
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise DataError(f"{option} {text}: expected NAME=VALUE, as in {option} A=2 or {option} A=array.npy")
+    if value.endswith(".npy"):
+        return name, read_npy(Path(value))
+    try:
+        array = np.asarray(yamlio.parse(value, option).value)
+    except (SpecError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{option} {text}: expected a number, a list of numbers such as [1, 2], or a npy file")
+    return name, array
+
+
+def _report(values: Mapping[str, Array], gradients: Mapping[str, Array], out: Path | None, as_json: bool) -> None:
+    import numpy as np
+
+    if out:
+        arrays: dict[str, Any] = {**values, **{f"grad {name}": array for name, array in gradients.items()}}
+        np.savez(out, **arrays)
+    if as_json:
+        lists = {name: array.tolist() for name, array in values.items()}
+        print_json({"values": lists, "gradients": {name: array.tolist() for name, array in gradients.items()}})
+        return
+    for name, array in values.items():
+        click.echo(f"{name} = {_shown(array)}")
+    for name, array in gradients.items():
+        click.echo(f"gradient by {name} = {_shown(array)}")
+
+
+def _shown(array: Array) -> str:
+    import numpy as np
+
+    digits: Any = {"float_kind": lambda number: f"{number:.8g}"}
+    return np.array2string(array, separator=", ", threshold=200, max_line_width=110, prefix=" " * 8, formatter=digits)

@@ -1,0 +1,1 @@
+"""Formulas as graphs of operations: parsed, given shapes, made simpler, derived, written, and turned into kernels."""
