@@ -28,6 +28,8 @@ class Base:
         self.xp, self.conv_algo = xp, conv_algo
         self.threads = Threads(threads)
         self._temporaries: dict[tuple[int, int, Any], Array] = {}
+        self._outgrown = 0
+        """How many temporary arrays were too small when they were asked for again."""
 
     def temporary(self, thread: int, place: int, shape: Shape, dtype: Any) -> Array:
         """An array of undefined contents, which belongs to a thread while a call runs; equal places are one memory."""
@@ -35,6 +37,7 @@ class Base:
         key = (thread, place, self.xp.dtype(dtype))
         found = self._temporaries.get(key)
         if found is None or found.size < count:
+            self._outgrown += found is not None
             found = self._temporaries[key] = zeros(self.xp, count, dtype)
         return found[:count].reshape(shape)
 
@@ -63,9 +66,9 @@ class Base:
 
         What is bound early may have seen smaller ones than are there in the end, and would keep those alive.
         """
-        before = self.held_bytes
+        before = self._outgrown
         calls = [self.bound(items) for items in steps]
-        if self.held_bytes == before:
+        if self._outgrown == before:
             return calls
         calls.clear()
         return [self.bound(items) for items in steps]
