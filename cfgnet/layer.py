@@ -353,9 +353,8 @@ def answer(layer: Layer, method: str, offered: Mapping[str, Any]) -> dict[str, A
     wanted = asks(type(layer), method)
     missing = [name for name, required in wanted.items() if required and offered.get(name) is None]
     if missing:
-        raise ContractError(
-            f"{type(layer).__name__}.{method} asks for {', '.join(missing)}; there is only {', '.join(sorted(offered))}"
-        )
+        there = ", ".join(sorted(name for name, value in offered.items() if value is not None))
+        raise ContractError(f"{type(layer).__name__}.{method} asks for {', '.join(missing)}; there is only {there}")
     return {name: offered[name] for name in wanted if offered.get(name) is not None}
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from cfgnet.errors import ShapeError
-from cfgnet.explain import did_you_mean, listed
+from cfgnet.explain import did_you_mean, listed, problem, shown
 from cfgnet.graph import TensorType
-from cfgnet.layer import Case, Layer, Param, text
+from cfgnet.layer import Case, Layer, Param, param_key, text
 from cfgnet.layers._loop import Loop, Run, Source
 from cfgnet.layers.shape import Split
 from cfgnet.part import Config, Ints, Names
@@ -54,9 +55,16 @@ class Start(Config):
 
 
 def _in_full(value: object) -> object:
-    """A number as a state without axes that starts so."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {"value": value, "shape": []} if number else value
+    """A number as a state without axes that starts so, and a mapping as what it says."""
+    if isinstance(value, str | Start):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Start(value=value, shape=())
+    if isinstance(value, Mapping):
+        return Start.model_validate(value)
+    raise problem(
+        f"expected a tensor or a number, got {shown(value)}", "as in {h: h0}, {h: {value: 0, like: x}}, or {h: 0}"
+    )
 
 
 First = Annotated[str | Start, BeforeValidator(_in_full, json_schema_input_type=str | float | Start)]
@@ -262,7 +270,11 @@ class Scan(Layer):
             for name, shape, kind in zip(self._outside, x, kinds.get("x", ()), strict=False)
         }
         if len(x) != len(self._outside):
-            raise ShapeError(f"expected {len(self._outside)} inputs ({', '.join(self._outside)}), got {len(x)}")
+            names = ", ".join(self._outside) or "none"
+            message = f"expected {len(self._outside)} of inputs ({names}), got {len(x)}"
+            raise planner.wrong(
+                message, "leave inputs out: sequences, state and non_sequences say what goes in", "inputs"
+            )
         steps = self._count({name: given[name].shape for name in self.sequences})
         known = {name: TensorType((given[name].shape or ())[1:], given[name].kind) for name in self.sequences}
         known |= {name: given[name] for name in self.non_sequences}
@@ -280,7 +292,9 @@ class Scan(Layer):
         self._check(planner, inner, results)
         outputs = len(results) if self.outputs is None else len(self.outputs)
         if outputs > len(results):
-            raise ShapeError(f"makes {len(results)} outputs, and {outputs} are named")
+            there = [*self.state, *self.collect]
+            message = f"expected at most {len(there)} of outputs ({', '.join(there)}), got {outputs}"
+            raise planner.wrong(message, "", "outputs")
         settings = (self.reverse, self.truncate, self.keep == "last")
         return Loop(inner, tuple(sources), tuple(results), len(self.state), outputs, steps, *settings)
 
@@ -340,7 +354,9 @@ class Scan(Layer):
         for node in inner.graph.nodes:
             if node.layer.weight_in_objective():
                 hint = f"set its loss_weight to 0 and collect it, or put the loss behind {self.name}"
-                raise planner.wrong(f"{node.name} is a loss inside", hint, "body", node.index)
+                raise planner.wrong(
+                    f"{node.name} counts in the objective, as no layer inside can", hint, "body", node.index
+                )
         states = [*self.state]
         for at, name in enumerate(results):
             keys = ("update", states[at]) if at < len(states) else ("collect", at - len(states))
@@ -360,11 +376,11 @@ class Scan(Layer):
         return {"y": inside.shapes} | {port: shape for port, shape in kept.items() if shape}
 
     def params(self, inside):
-        owners = {node.name: node.layer for node in inside.inner.graph.nodes}
-        for key, slot in inside.inner.slots.items():
-            layer, _, name = key.rpartition(".")
-            spec = owners[layer].param.get(name) if layer in owners else None
-            yield Param(key, slot.shape, slot.filler, slot.trainable, slot.turned, spec)
+        for shaped in inside.inner.nodes:
+            for name, key in shaped.params.items():
+                slot, spec = inside.inner.slots[key], shaped.node.layer.param.get(name)
+                called = param_key(shaped.name, name)
+                yield Param(called, slot.shape, slot.filler, slot.trainable, slot.turned, spec)
 
     def scratch(self, inside):
         return {"room": inside.scratch}

@@ -40,7 +40,7 @@ def differentiate(
         if not wanted & set(shaped.node.writes()):
             continue
         if not shaped.node.layer.differentiable():
-            problems.append(_cut(shaped, of))
+            problems.append(_cut(shaped, of, graph.around))
             continue
         flows, asked = {}, asks(type(shaped.node.layer), "backward")
         for port, value in shaped.node.inputs.items():
@@ -112,8 +112,12 @@ def _trained(shaped: Shaped, name: str, slots: Mapping[str, Slot]) -> bool:
     return key is not None and slots[key].trainable
 
 
-def _cut(shaped: Shaped, of: Mapping[str, float] | None) -> Problem:
+def _cut(shaped: Shaped, of: Mapping[str, float] | None, around: str) -> Problem:
     layer, path = shaped.node.layer, ("layers", shaped.node.index)
+    if around:
+        return Problem(
+            f"{layer.name}: {layer.type_name} has no gradient, and that of {around} goes through it", "", path
+        )
     if of is not None:
         message = f"{layer.name}: {layer.type_name} has no gradient, and lies between {', '.join(of)} and what it is by"
         return Problem(message, "", path)

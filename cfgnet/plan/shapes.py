@@ -70,6 +70,8 @@ class _Inference:
         inputs = {port: self.shape_at(value) for port, value in node.inputs.items()}
         required = [port.name for port in node.layer.wiring.inputs if not port.optional]
         hidden = any(None in (shape if isinstance(shape, list) else [shape]) for shape in inputs.values())
+        # A `*` port that takes no tensor is there, unless nobody could find out which it takes.
+        hidden = hidden or any(port.many and port.name not in inputs for port in node.layer.wiring.inputs)
         if hidden or any(port not in inputs for port in required) or not hasattr(node.layer, "shapes"):
             return None
         path: Path = ("layers", node.index)
