@@ -34,12 +34,13 @@ class Source(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """A tensor of the body that lies once for each step in what forward keeps for backward."""
+    """A tensor of the body of which forward keeps the values for backward, at `times` steps from the `first` one on."""
 
     name: str
     shape: Shape
-    times: int
     kind: Kind
+    first: int
+    times: int
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,15 @@ class Loop:
         """Whether no gradient goes back from a step to the one before it."""
         return step == 0 or (self.truncate is not None and (self.steps - step) % self.truncate == 0)
 
+    def whole(self, index: int) -> bool:
+        """Whether a result comes out with its values at all steps."""
+        return index < self.outputs and not (self.last and index < self.states)
+
     @property
     def shapes(self) -> list[Shape]:
         """What comes out."""
-        return [self._out(index) for index in range(self.outputs)]
-
-    def _out(self, index: int) -> Shape:
-        one = self.shape(self.results[index])
-        return one if self.last and index < self.states else (self.steps, *one)
+        shapes = enumerate(map(self.shape, self.results[: self.outputs]))
+        return [(self.steps, *shape) if self.whole(index) else shape for index, shape in shapes]
 
     # Gradients.
 
@@ -135,21 +137,21 @@ class Loop:
 
     @cached_property
     def stacks(self) -> tuple[Stack, ...]:
-        """What forward has to keep of every step, because backward asks for it and it is no output of the layer."""
-        wanted = {name for step in self._most for name in asked(self.inner.nodes[step.node])}
+        """What forward has to keep, because backward asks for it, and it does not come out of the layer.
+
+        Where only last values come out, no gradient comes to more than the last `truncate` steps.
+        """
+        wanted = {name for call in self._most for name in asked(self.inner.nodes[call.node])}
         wanted |= {self.becomes[name] for name in wanted if name in self.becomes}
-        whole = [
-            name
-            for index, name in enumerate(self.results[: self.outputs])
-            if len(self._out(index)) > len(self.shape(name))
-        ]
-        ending = self.results[: self.outputs] if self.last else ()
-        found = (
-            Stack(name, kind.shape or (), self.steps - (name in ending), kind.kind)
-            for name, kind in self.made.items()
-            if name in wanted and name not in whole
-        )
-        return tuple(stack for stack in found if stack.times)
+        out = {name: self.whole(index) for index, name in enumerate(self.results[: self.outputs])}
+        start = 0 if self.truncate is None or any(out.values()) else max(0, self.steps - self.truncate)
+        found = []
+        for name, kind in self.made.items():
+            first = max(0, start - (name in self.becomes.values()))  # what a state was before the first such step
+            times = self.steps - first - (name in out)  # the last value comes out
+            if name in wanted and not out.get(name) and times:
+                found.append(Stack(name, kind.shape or (), kind.kind, first, times))
+        return tuple(found)
 
     def kept(self, kind: Kind) -> Shape | None:
         """The shape of what is kept of one kind, all stacks one behind the other."""
@@ -205,13 +207,14 @@ class Run:
         return (flat if kind == "float" else flat.view("int32")[: size(shape)]).reshape(shape)
 
     @cached_property
-    def stacks(self) -> dict[str, Array]:
-        """What is kept of every step, by tensor; empty where there is no backward."""
-        found, at = dict[str, Array](), {"float": 0, "int": 0}
+    def stacks(self) -> dict[tuple[str, int], Array]:
+        """What is kept, by tensor and step; empty where there is no backward."""
+        found, at = dict[tuple[str, int], Array](), {"float": 0, "int": 0}
         for stack in self.loop.stacks:
             flat, elements = self.kept[stack.kind], stack.times * size(stack.shape)
             if flat is not None:
-                found[stack.name] = flat[at[stack.kind] :][:elements].reshape(stack.times, *stack.shape)
+                whole = flat[at[stack.kind] :][:elements].reshape(stack.times, *stack.shape)
+                found |= {(stack.name, stack.first + n): whole[n, ...] for n in range(stack.times)}
             at[stack.kind] += elements
         return found
 
@@ -219,17 +222,14 @@ class Run:
         """Where a tensor that the body makes lies at a step."""
         loop = self.loop
         index = loop.results.index(name) if name in loop.results else len(loop.results)
-        comes_out, is_state = index < loop.outputs, index < loop.states
-        ending = loop.last and is_state
-        if comes_out and not ending:
+        comes_out = index < loop.outputs
+        if loop.whole(index):
             return loop.part(self.y[index], step)
-        if comes_out and step == loop.steps - 1:
-            return self.y[index]
-        if name in self.stacks:
-            return self.stacks[name][step, ...]
-        if not is_state:
+        if (name, step) in self.stacks:
+            return self.stacks[name, step]
+        if index >= loop.states:
             return self.piece("once", name, loop.made[name].kind)
-        # A step reads what the one before it made, so that there are two in turn.
+        # A step reads what the one before it made, so that there are two in turn; the last one may come out.
         turn = (loop.steps - 1 - step) % 2
         return self.y[index] if comes_out and not turn else self.piece(f"turn {turn}", loop.of("state")[index].name)
 
@@ -283,6 +283,7 @@ class Back:
         self.zeros = made - self.reached - self.ends.keys()
         """Tensors with a gradient into which none flows."""
         self.inside = (made | self.reached) & self.loop.made.keys()
+        """The tensors that the body makes and that have a gradient."""
 
     def target(self, source: Source) -> Array | None:
         """The gradient of an input of the layer; None where it is not wanted."""
@@ -304,14 +305,10 @@ class Back:
     def step(self, step: int, carried: bool) -> bool:
         """One step; False where no gradient comes to it. `carried` is whether states bring one from the next step."""
         gradients = self.gradients(step)
-        states = [source.name for source in self.loop.of("state")]
         upper = {name: self.upper(index, step) for index, name in enumerate(self.loop.results) if name in self.ends}
-        brought = {self.loop.becomes[state] for state in states if carried and state in self.reached}
-        if not (upper.keys() & brought) and all(each is None for each in upper.values()):
-            for source in self.loop.sources:
-                nothing = source.role == "sequence" or (source.role == "state" and step == 0)
-                if nothing and source.name in self.reached and source.name in gradients:
-                    self.k.map("0", gradients[source.name])
+        brought = {name for state, name in self.loop.becomes.items() if carried and state in self.reached}
+        if not brought and all(each is None for each in upper.values()):
+            self.clear(step, gradients)
             return False
         for name, dy in upper.items():
             self.begin(gradients[name], dy, name in brought)
@@ -321,6 +318,13 @@ class Back:
             offered = recording.offer(shaped, arrays, self.run.rng.inside(shaped.name, step), self.run.train)
             recording.backward(call, shaped, offered, arrays, self.k.of(f"{self.run.owner}/{shaped.name} backward"))
         return True
+
+    def clear(self, step: int, gradients: Mapping[str, Array]) -> None:
+        """Writes the gradients of the inputs that belong to a step to which no gradient comes."""
+        for source in self.loop.sources:
+            own = source.role == "sequence" or (source.role == "state" and step == 0)
+            if own and source.name in self.reached and source.name in gradients:
+                self.k.map("0", gradients[source.name])
 
     def begin(self, total: Array, dy: Array | None, brought: bool) -> None:
         """The gradient of a result of a step: what the next step brought, which is there already, and `dy`."""
@@ -334,18 +338,17 @@ class Back:
     def upper(self, index: int, step: int) -> Array | None:
         """The gradient of a result that comes from outside at a step."""
         dy = self.dy[index] if index < self.loop.outputs else None
-        if dy is None or not (self.loop.last and index < self.loop.states):
-            return None if dy is None else self.loop.part(dy, step)
+        if dy is not None and self.loop.whole(index):
+            return self.loop.part(dy, step)
         return dy if step == self.loop.steps - 1 else None
 
     def gradients(self, step: int) -> dict[str, Array]:
         """Where the gradients of all tensors of the body lie at a step; that of a state goes to the step before it."""
         run = self.run
-        found = {name: run.piece("gradient", name) for name in self.inside}
-        for index, name in enumerate(self.loop.results):
+        found = {name: run.piece("gradient", name) for name in self.inside | self.ends.keys()}
+        for state, name in self.loop.becomes.items():
             if name in self.ends:
-                state = self.loop.of("state")[index].name if index < self.loop.states else None
-                found[name] = run.piece(f"carry {(step + 1) % 2}", state) if state else run.piece("gradient", name)
+                found[name] = run.piece(f"carry {(step + 1) % 2}", state)
         for source in self.loop.sources:
             target = self.target(source)
             if source.role == "state" and source.name in self.wrt and not self.loop.border(step):

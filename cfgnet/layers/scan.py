@@ -95,7 +95,8 @@ class Scan(Layer):
     which all steps share. They are called LAYER/LAYER_OF_BODY.weight.
 
     With truncate: n, gradients go back over at most n steps: at every n-th step, counted from the end, what comes
-    before is taken as given. A loss stands behind the layer, not in the body. Random numbers, as of Dropout, are others
+    before is taken as given. With keep: last, the values of the other steps are held in memory only as far as gradients
+    go back through them. A loss stands behind the layer, not in the body. Random numbers, as of Dropout, are others
     at each step. The loop is recorded once, when the net is made. Werbos 1990, and Williams and Peng 1990 on
     truncation.
     """

@@ -390,6 +390,14 @@ def test_what_backward_asks_for_is_kept_of_each_step_and_nothing_else():
     assert ("gradients", "rnn.kept", "not kept") in [(d.about, d.subject, d.outcome) for d in frozen.decisions]
 
 
+def test_where_only_the_last_state_comes_out_no_more_steps_are_kept_than_gradients_go_back():
+    inputs = {"h0": (2, 4), "target": (2, 4)}
+    layers = [DOUBLING | {"truncate": 3}, LOSS | {"inputs": ["rnn", "target"]}]
+    plans = [planned([layers[0] | {"steps": n}, layers[1]], inputs).plan for n in (10, 1000)]
+    # Three outputs of TanH, and the states before and behind the first two of the last three steps.
+    assert [size_of(plan, "rnn.kept") for plan in plans] == [(3 + 3) * 2 * 4] * 2
+
+
 def size_of(plan, name):
     return int(np.prod(plan.tensors[name].shape))
 
