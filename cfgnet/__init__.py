@@ -7,6 +7,14 @@ The public names, each loaded when it is first used, so that importing the packa
     run = cfgnet.train(spec)                    the same trainer as the shell; run.metrics, run.path
     cfgnet.grad_check(spec)                     a verdict per layer and parameter
     cfgnet.time_net(spec)                       what a training step takes, as a whole and by layers
+
+and nets that are put together in Python:
+
+    x = cfgnet.variable("x")                    a tensor that is fed
+    w = cfgnet.shared(0.0, "w")                 a parameter
+    y = cfgnet.tanh(w * x + 1)                  operators, the functions of formulas, and layers.InnerProduct(x, ...)
+    f = cfgnet.compile([y, cfgnet.grad(y, w)])  a function, called as f(x=...); f.to_yaml() is its configuration
+    with cfgnet.eager(): ...                    every operation is computed as it is written
 """
 
 from __future__ import annotations
@@ -27,28 +35,81 @@ if TYPE_CHECKING:
     from cfgnet.prepare import load as load
     from cfgnet.prepare import loads as loads
     from cfgnet.spec import Spec as Spec
+    from cfgnet.symbols.function import Function as Function
+    from cfgnet.symbols.function import compile as compile
+    from cfgnet.symbols.function import grad as grad
+    from cfgnet.symbols.functions import constant as constant
+    from cfgnet.symbols.functions import shared as shared
+    from cfgnet.symbols.functions import variable as variable
+    from cfgnet.symbols.imperative import eager as eager
+    from cfgnet.symbols.symbol import Symbol as Symbol
     from cfgnet.timing import time_net as time_net
     from cfgnet.trainer import train as train
 
 _HOME = {
     "Case": "layer",
     "CfgnetError": "errors",
+    "Function": "symbols.function",
     "Layer": "layer",
     "Net": "net",
     "Param": "layer",
     "Spec": "spec",
     "SpecError": "errors",
+    "Symbol": "symbols.symbol",
+    "compile": "symbols.function",
+    "constant": "symbols.functions",
+    "eager": "symbols.imperative",
+    "grad": "symbols.function",
     "grad_check": "gradcheck",
     "load": "prepare",
     "loads": "prepare",
+    "shared": "symbols.functions",
     "time_net": "timing",
     "train": "trainer",
+    "variable": "symbols.functions",
 }
+_FUNCTIONS = (
+    *(
+        "abs",
+        "equal",
+        "erf",
+        "exp",
+        "expand",
+        "expm1",
+        "log",
+        "log1p",
+        "log_softmax",
+        "max",
+        "mean",
+        "min",
+        "not_equal",
+    ),
+    *(
+        "relu",
+        "reshape",
+        "sigmoid",
+        "sign",
+        "softmax",
+        "softplus",
+        "sqrt",
+        "sum",
+        "tanh",
+        "transpose",
+        "trunc",
+        "where",
+    ),
+)
+"""The functions of formulas, for symbols."""
+
 
 __all__ = ["__version__", *_HOME, "Net"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "layers":
+        return importlib.import_module("cfgnet.layers")
+    if name in _FUNCTIONS:
+        return importlib.import_module("cfgnet.symbols.functions").function(name)
     if name not in _HOME:
         raise AttributeError(f"module 'cfgnet' has no attribute {name!r}")
     return getattr(importlib.import_module(f"cfgnet.{_HOME[name]}"), name)

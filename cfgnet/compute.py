@@ -68,7 +68,7 @@ class Computation:
         self.plan = self._planned(part)
         values = Parameters(self.plan.slots.values(), self.backend, spec.dtype, spec.seed)
         if params is not None:
-            values.load({key: params[key] for key in values if key in params})
+            values.load(values.to_host() | {key: params[key] for key in values if key in params})
         self.net = Net(self.plan, self.backend, seed=spec.seed, params=values)
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PositiveFloat
 
 from cfgnet.errors import ShapeError
-from cfgnet.part import Part
+from cfgnet.part import Floats, Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,23 @@ class Constant(Filler):
         import numpy as np
 
         return np.full(shape, self.value)
+
+
+class Values(Filler):
+    """The elements are given, in row-major order."""
+
+    values: Floats
+    """All elements, the last axis running fastest."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        import numpy as np
+
+        return np.asarray(self.values).reshape(shape)
+
+    def check(self, shape: Shape) -> None:
+        count = math.prod(shape)
+        if count != len(self.values):
+            raise ShapeError(f"the filler has {len(self.values)} values", f"give as many as it has elements: {count}")
 
 
 class Uniform(Filler):

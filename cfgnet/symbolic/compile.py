@@ -72,8 +72,8 @@ class Compiled:
 
     @functools.cached_property
     def room(self) -> int:
-        """How many elements of work the programs need at most."""
-        return max(self.forward.room, self.backward([], list(self.slopes)).room + self.backward(list(self.slopes)).room)
+        """How many elements of work the programs need at most, whichever gradients are wanted."""
+        return max(self.forward.room, self.backward([], list(self.slopes)).apart)
 
     @functools.cached_property
     def flops(self) -> int:

@@ -82,6 +82,8 @@ class Program:
 
     kernels: tuple[Kernel, ...]
     room: int
+    apart: int
+    """How many they would need if no place were used again."""
 
     def record(self, k: Any, arrays: Mapping[str, Any], work: Any, laid: Callable[[Any, Shape], Any]) -> None:
         """Asks the kernels `k` for all of it; `laid` makes an array of a shape of a flat one."""
@@ -323,9 +325,9 @@ class _Lowering:
         """Brings a result to an array that is added to, or to a second one."""
         target, there = self.targets[name], self.refs.get(id(root))
         if name not in self.added:
-            self.emit("map", target, {"x": there} if there else {}, "x" if there else number(root.number or 0))
+            self.emit("map", target, {"x": there} if there else {}, "x" if there else number(root.number or 0.0))
         elif there or root.number is not None:
-            more = "x" if there else number(root.number or 0)
+            more = "x" if there else number(root.number or 0.0)
             self.emit("map", target, {"total": target, **({"x": there} if there else {})}, f"total + {more}")
         else:
             self.compute(root, target, add=True)
@@ -376,4 +378,4 @@ def _placed_in_work(kernels: Sequence[Kernel], sizes: Sequence[int]) -> Program:
         placed.append(replace(one, target=moved(one.target), operands=operands))
         for done in [place for place, end in last.items() if end == at]:
             free.setdefault(sizes[done], []).append(offsets[done])
-    return Program(tuple(placed), room)
+    return Program(tuple(placed), room, sum(sizes))

@@ -63,6 +63,8 @@ def _written(node: Expr, args: list[tuple[str, int]]) -> tuple[str, int]:
         return node.setting("name"), _WHOLE
     if node.op == "const":
         text = number(node.setting("value"))
+        if node.shape:
+            return f"expand({text}, {', '.join(map(str, node.shape))})", _WHOLE
         return text, 4 if text.startswith("-") else _WHOLE
     if node.op in _SIGNS:
         bind = _INFIX[node.op]
