@@ -1,6 +1,6 @@
-"""The sections of a configuration that say where the samples come from, what is fed by hand, and how long to train.
+"""Sections of a configuration: where the samples come from, what is fed, what is assigned, and how to train.
 
-Also what a list of layers needs before it is read, in a section or inside a layer: a name for each.
+Also what a list of layers needs before it is read, in a configuration or inside a layer: a name for each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 from cfgnet.data import Source
 from cfgnet.layer import Kind, Layer
 from cfgnet.part import Config, Ints
+from cfgnet.symbolic.parse import Formula
 
 
 class Data(Config):
@@ -77,6 +78,7 @@ def _as_fed(value: Any) -> Any:
 
 
 Inputs = dict[str, Annotated[Fed, BeforeValidator(_as_fed)]]
+Assign = dict[str, Formula]
 
 
 def named(layers: list[Any]) -> list[Any]:

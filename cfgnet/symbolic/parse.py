@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
 
 from cfgnet.explain import did_you_mean
 from cfgnet.formula import FormulaError, syntax
@@ -132,3 +135,22 @@ def _whole(node: ast.expr) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise FormulaError(f"expected a whole number in the index, got {ast.unparse(node)!r}", node.col_offset + 1)
     return value
+
+
+def checked(text: str) -> str:
+    """The text of a formula as it is; ValueError, in words for whoever wrote it, where it is none."""
+    try:
+        parse(text)
+    except FormulaError as error:
+        where = f", at column {error.column}" if error.column > 1 else ""
+        raise ValueError(f"{text!r}: {error}{where}" + (f"; {error.hint}" if error.hint else "")) from None
+    return text
+
+
+def _as_text(value: object) -> object:
+    """A number is a formula, too."""
+    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Formula = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | float), AfterValidator(checked)]
+"""A field that holds a formula."""
