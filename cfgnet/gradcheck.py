@@ -168,7 +168,7 @@ def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     except SpecError:  # a layer that fixes the batch size, such as a Reshape, works with the configured one only
         wanted, plan = batches.batch_size, prepared.plans["train"]
     net = Net(plan, backend, seed=spec.seed)
-    net.feed({name: array[:wanted] for name, array in batches.at(0).items()})
+    net.feed(batches.part(batches.at(0), wanted))
     net.run_forward()
     return plan, net
 

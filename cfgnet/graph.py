@@ -21,6 +21,8 @@ class TensorType:
 
     shape: Shape | None
     kind: Kind = "float"
+    steps_first: bool = False
+    """Whether the first axis of a tensor of the data counts steps, and the second one samples."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Graph:
             if not reads:
                 return False
             tensor = reads[0]
-        return True
+        return tensor not in self.inputs or not self.inputs[tensor].steps_first
 
     @cached_property
     def results(self) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def _prepared(
             if source:
                 records = prepared.records[phase] = source.open(seed)
                 batches = prepared.batches[phase] = Batches(source, records, phase, seed)
-                inputs = {name: TensorType(*what) for name, what in batches.tensors.items()}
+                inputs = _types(batches, batches.batch_size)
         except DataError as error:
             problems.append(_data_problem(error, phase, source))
         graph, found = build(layers, phase, inputs, locate, state)
@@ -140,6 +140,11 @@ def _prepared(
                 problems += assignments(assign or {}, plan)[1] if phase == "train" else []
         in_layers[phase] = found
     return prepared, problems + _merged(layers, in_layers) + _unequal(prepared) + _unmatched(prepared, solver)
+
+
+def _types(batches: Batches, count: int) -> dict[str, TensorType]:
+    """What a net is given in a batch of `count` samples."""
+    return {name: TensorType(*what, batches.sample_axis(name) == 1) for name, what in batches.types(count).items()}
 
 
 def _unmatched(prepared: Prepared, solver: Solver | None) -> list[Problem]:
@@ -202,8 +207,7 @@ def _merged(layers: Sequence[Layer], found: Mapping[Phase, list[Problem]]) -> li
 
 def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, backend: Backend) -> Plan:
     """The plan of a phase for another batch size than the configured one, such as the rest of a test set."""
-    tensors = prepared.batches[phase].tensors
-    inputs = {name: TensorType((batch_size, *shape[1:]), kind) for name, (shape, kind) in tensors.items()}
+    inputs = _types(prepared.batches[phase], batch_size)
     return plan_layers(
         spec.layers, phase, inputs, backend, spec.dtype, spec.place, state=spec.state, solver=spec.solver
     )

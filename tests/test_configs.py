@@ -17,8 +17,9 @@ SMALL = ["train.max_iter=4", "train.display=2", "train.test_interval=2"]
 
 
 @pytest.fixture
-def sets(request, tmp_path):
+def sets(request, tmp_path, monkeypatch):
     """What makes a configuration small: few iterations, and a data set of random digits where none is shipped."""
+    monkeypatch.chdir(FOLDER.parent)
     if request.getfixturevalue("config").stem != "lenet_mnist":
         return SMALL
     random = np.random.default_rng(0)
@@ -48,8 +49,11 @@ def test_a_configuration_is_right_and_runs(config, sets, tmp_path, capsys):
     entries = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     assert len(losses) == 2 and np.isfinite(losses).all()
-    spec = cfgnet.load(config, sets)
-    assert cfgnet.load(run / "config.yaml") == spec
+    spec, saved = cfgnet.load(config, sets), cfgnet.load(run / "config.yaml")
+    if spec.data.train.type_name == "text":  # a run remembers the vocabulary, which is more than the file says
+        data = {phase: getattr(spec.data, phase).settled(getattr(saved.data, phase)) for phase in ("train", "test")}
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update=data)})
+    assert saved == spec
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
