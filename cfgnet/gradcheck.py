@@ -159,7 +159,7 @@ def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, b
 def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     """The training net in float64 after a forward pass on the first samples of the data."""
     backend = get_backend("numpy")
-    spec = spec.model_copy(update={"dtype": "float64"})
+    spec = spec.model_copy(update={"dtype": "float64", "layers": [layer.exact() for layer in spec.layers]})
     prepared = prepare(spec, backend, ["train"])
     batches = prepared.batches["train"]
     wanted = min(batch, batches.batch_size)

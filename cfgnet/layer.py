@@ -309,6 +309,10 @@ class Layer(Part, family="layer type"):
         """
         return ()
 
+    def exact(self) -> Layer:
+        """The layer as it is checked: with the whole gradient, where it leaves a part of it out on purpose."""
+        return self
+
     def weight_in_objective(self) -> float:
         """The weight of the first output in the objective."""
         if self.loss_weight is None:

@@ -95,7 +95,7 @@ class Scan(Layer):
     which all steps share. They are called LAYER/LAYER_OF_BODY.weight.
 
     With truncate: n, gradients go back over at most n steps: at every n-th step, counted from the end, what comes
-    before is taken as given. With keep: last, the values of the other steps are held in memory only as far as gradients
+    before is taken as given; `cfgnet grad-check` checks the whole gradient. With keep: last, the values of the other steps are held in memory only as far as gradients
     go back through them. A loss stands behind the layer, not in the body. Random numbers, as of Dropout, are others
     at each step. The loop is recorded once, when the net is made. Werbos 1990, and Williams and Peng 1990 on
     truncation.
@@ -259,6 +259,10 @@ class Scan(Layer):
     def default_outputs(self):
         names = [*self.state, *self.collect]
         return (self.name,) if len(names) == 1 else tuple(f"{self.name}/{name}" for name in names)
+
+    def exact(self):
+        """A loop as it is, over all of whose steps gradients go back."""
+        return self.model_copy(update={"truncate": None, "body": [layer.exact() for layer in self.body]})
 
     def for_backward(self):
         return frozenset({"kept", "kept_int"})
