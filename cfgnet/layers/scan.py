@@ -27,7 +27,7 @@ Wires = Annotated[dict[str, str], BeforeValidator(_by_name, json_schema_input_ty
 """What tensors are called inside, and outside; a list where that is the same."""
 
 
-class Start(Config):
+class FirstValue(Config):
     """A state that starts as a number, the same everywhere."""
 
     value: float = 0.0
@@ -38,7 +38,7 @@ class Start(Config):
     """A tensor inside, a step of a sequence for one, whose shape the state has."""
 
     @model_validator(mode="after")
-    def _has_a_shape(self) -> Start:
+    def _has_a_shape(self) -> FirstValue:
         if self.shape is None and self.like is None:
             raise ValueError("give the shape of the state, or like: a tensor inside that has its shape")
         if self.shape is not None and any(n < (0 if self.like else 1) for n in self.shape):
@@ -56,18 +56,18 @@ class Start(Config):
 
 def _in_full(value: object) -> object:
     """A number as a state without axes that starts so, and a mapping as what it says."""
-    if isinstance(value, str | Start):
+    if isinstance(value, str | FirstValue):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return Start(value=value, shape=())
+        return FirstValue(value=value, shape=())
     if isinstance(value, Mapping):
-        return Start.model_validate(value)
+        return FirstValue.model_validate(value)
     raise problem(
         f"expected a tensor or a number, got {shown(value)}", "as in {h: h0}, {h: {value: 0, like: x}}, or {h: 0}"
     )
 
 
-First = Annotated[str | Start, BeforeValidator(_in_full, json_schema_input_type=str | float | Start)]
+First = Annotated[str | FirstValue, BeforeValidator(_in_full, json_schema_input_type=str | float | FirstValue)]
 """How a state starts: as a tensor, or as a number."""
 
 
@@ -95,10 +95,10 @@ class Scan(Layer):
     which all steps share. They are called LAYER/LAYER_OF_BODY.weight.
 
     With truncate: n, gradients go back over at most n steps: at every n-th step, counted from the end, what comes
-    before is taken as given; `cfgnet grad-check` checks the whole gradient. With keep: last, the values of the other steps are held in memory only as far as gradients
-    go back through them. A loss stands behind the layer, not in the body. Random numbers, as of Dropout, are others
-    at each step. The loop is recorded once, when the net is made. Werbos 1990, and Williams and Peng 1990 on
-    truncation.
+    before is taken as given; `cfgnet grad-check` checks the whole gradient. With keep: last, the values of the other
+    steps are held in memory only as far as gradients go back through them. A loss stands behind the layer, not in the
+    body. Random numbers, as of Dropout, are others at each step. The loop is recorded once, when the net is made.
+    Werbos 1990, and Williams and Peng 1990 on truncation.
     """
 
     body: list[Layer] = Field(min_length=1)
@@ -319,12 +319,12 @@ class Scan(Layer):
     def _start(self, name):
         """Which input a state starts as, or the number."""
         first = self.state[name]
-        return (None, first.value) if isinstance(first, Start) else ([*self._outside].index(name),)
+        return (None, first.value) if isinstance(first, FirstValue) else ([*self._outside].index(name),)
 
     def _first(self, planner, name, given, known):
         """The type of a state."""
         first = self.state[name]
-        if not isinstance(first, Start):
+        if not isinstance(first, FirstValue):
             if given[name].kind == "int":
                 raise planner.wrong(
                     f"the state {name} starts as whole numbers", "a state holds fractions", "state", name
