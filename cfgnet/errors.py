@@ -94,7 +94,7 @@ class SpecError(CfgnetError):
     def located(self, locate: Locate) -> SpecError:
         """The same error with a mark on each problem that lacks one."""
         return SpecError(
-            p if p.mark else replace(p, mark=locate(p.path, p.on_key), within=locate.within(p.path))
+            p if p.mark else replace(p, mark=locate(p.path, p.on_key), within=locate.made_by(p.path))
             for p in self.problems
         )
 
@@ -177,6 +177,17 @@ class Locate:
     ):
         self.values, self.keys, self.uses = values or {}, keys or {}, uses or {}
 
+    def within(self, prefix: Path) -> Locate:
+        """What finds the marks of layers inside a layer, whose list stands at `prefix`, as if it were the only list."""
+        kept = (
+            {("layers", *path[len(prefix) :]): found for path, found in known.items() if path[: len(prefix)] == prefix}
+            for known in (self.values, self.keys, self.uses)
+        )
+        inside = Locate(*kept)  # type: ignore[arg-type]  # each of its own kind
+        if () in self.values:
+            inside.values[()] = self.values[()]
+        return inside
+
     def __call__(self, path: Path, on_key: bool = False) -> Mark | None:
         if on_key and path in self.keys:
             return self.keys[path]
@@ -185,7 +196,7 @@ class Locate:
                 return self.values[path[:end]]
         return None
 
-    def within(self, path: Path) -> tuple[str, ...]:
+    def made_by(self, path: Path) -> tuple[str, ...]:
         """What made the value at a path that does not stand in the file as it is, such as the use of a block."""
         return next((self.uses[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.uses), ())
 

@@ -159,7 +159,7 @@ def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, b
 def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     """The training net in float64 after a forward pass on the first samples of the data."""
     backend = get_backend("numpy")
-    spec = spec.model_copy(update={"dtype": "float64"})
+    spec = spec.model_copy(update={"dtype": "float64", "layers": [layer.exact() for layer in spec.layers]})
     prepared = prepare(spec, backend, ["train"])
     batches = prepared.batches["train"]
     wanted = min(batch, batches.batch_size)
@@ -168,7 +168,7 @@ def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     except SpecError:  # a layer that fixes the batch size, such as a Reshape, works with the configured one only
         wanted, plan = batches.batch_size, prepared.plans["train"]
     net = Net(plan, backend, seed=spec.seed)
-    net.feed({name: array[:wanted] for name, array in batches.at(0).items()})
+    net.feed(batches.part(batches.at(0), wanted))
     net.run_forward()
     return plan, net
 

@@ -127,7 +127,7 @@ def _prepared(
             if source:
                 records = prepared.records[phase] = source.open(seed)
                 batches = prepared.batches[phase] = Batches(source, records, phase, seed)
-                inputs = {name: TensorType(*what) for name, what in batches.tensors.items()}
+                inputs = _types(batches, batches.batch_size)
         except DataError as error:
             problems.append(_data_problem(error, phase, source))
         graph, found = build(layers, phase, inputs, locate, state)
@@ -159,6 +159,11 @@ def _unshared(layers: Sequence[Layer]) -> list[Problem]:
             message = f"{layer.name}: {share!r} is of type {other.type_name}, and it would have the parameters of that"
         problems.append(Problem(message, hint, ("layers", index, "share")))
     return problems
+
+
+def _types(batches: Batches, count: int) -> dict[str, TensorType]:
+    """What a net is given in a batch of `count` samples."""
+    return {name: TensorType(*what, batches.sample_axis(name) == 1) for name, what in batches.types(count).items()}
 
 
 def _unmatched(prepared: Prepared, solver: Solver | None) -> list[Problem]:
@@ -221,8 +226,7 @@ def _merged(layers: Sequence[Layer], found: Mapping[Phase, list[Problem]]) -> li
 
 def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, backend: Backend) -> Plan:
     """The plan of a phase for another batch size than the configured one, such as the rest of a test set."""
-    tensors = prepared.batches[phase].tensors
-    inputs = {name: TensorType((batch_size, *shape[1:]), kind) for name, (shape, kind) in tensors.items()}
+    inputs = _types(prepared.batches[phase], batch_size)
     return plan_layers(
         spec.layers, phase, inputs, backend, spec.dtype, spec.place, state=spec.state, solver=spec.solver
     )

@@ -113,6 +113,9 @@ class Unknown(Layer, abstract=True):
     type_name: ClassVar[str] = "?"
     ports: ClassVar[str] = "*x? -> *y?"
 
+    def default_outputs(self) -> tuple[str, ...]:
+        return (self.name,) if self.name else ()
+
 
 @dataclass
 class Draft:
@@ -265,7 +268,7 @@ def refined(problem: Problem, document: Resolved) -> Problem:
 def _missing(problem: Problem, here: Any) -> Problem:
     """The problem of a missing key, with what stands in its place, or where it is explained."""
     key = problem.message.split("'")[1]
-    in_layer = problem.path[:1] == ("layers",) and len(problem.path) == 2
+    in_layer = len(problem.path) > 1 and problem.path[-2] in ("layers", "body")
     keys = list(here) if isinstance(here, dict) else []
     hint = problem.hint
     if key in ("type", "source"):

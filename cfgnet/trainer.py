@@ -16,11 +16,12 @@ from typing import Any, Protocol
 from cfgnet import rundir, snapshot
 from cfgnet.assign import assignments, bound
 from cfgnet.backend import Backend, tried, why_not
-from cfgnet.data import Prefetch
+from cfgnet.backend.kernels import Call
+from cfgnet.data import Prefetch, Source
 from cfgnet.errors import CfgnetError, InterruptedRunError, NotFiniteError, Problem, SpecError
 from cfgnet.evaluate import Evaluator, best_metric, plateau_metric
 from cfgnet.interrupt import Interrupt
-from cfgnet.net import Call, Net
+from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan.text import plan_text
 from cfgnet.prepare import Prepared, load, plan_for, prepare
@@ -117,7 +118,7 @@ def train(
     """
     session = _session(spec, backend, reporter or Silent())
     with RunDir.create(Path(runs), spec.name) as run:
-        run.write_text("config.yaml", spec.to_yaml())
+        run.write_text("config.yaml", _settled(session).to_yaml())
         run.write_text("plan.txt", plan_text(session.net.plan))
         run.write_environment()
         return Trainer(session, run).run()
@@ -148,6 +149,13 @@ def resume(
         if sets:
             run.write_text("config.yaml", spec.to_yaml())
         return trainer.run()
+
+
+def _settled(session: Session) -> Spec:
+    """The configuration with what the data have decided, so that a run does not depend on how they are later."""
+    data, records = session.spec.data, session.prepared.records
+    settled: dict[str, Source] = {phase: getattr(data, phase).settled(found) for phase, found in records.items()}
+    return session.spec.model_copy(update={"data": data.model_copy(update=settled)})
 
 
 @dataclass

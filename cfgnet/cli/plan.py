@@ -20,8 +20,8 @@ from cfgnet.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from cfgnet.backend.kernels import Record
-    from cfgnet.net import Call, Net
+    from cfgnet.backend.kernels import Call, Record
+    from cfgnet.net import Net
     from cfgnet.prove import Proof
     from cfgnet.rules import Phase
 

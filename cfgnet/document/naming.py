@@ -120,13 +120,11 @@ class Naming:
 
     def register(self, piece: Piece) -> None:
         """Gives the tensors of a piece their whole names."""
-        prefix = piece.scope.prefix
         if isinstance(piece, Use):
             self.check_count(piece)
-        for local in piece.tensors():
-            address = prefix + local if local else prefix[:-1]
-            plain = piece.name if local == piece.local and isinstance(piece, Leaf) else address
-            tensor = self.renamed.get(address, plain)
+        by_name = isinstance(piece, Leaf) and piece.names_of("outputs") is None
+        for local, address in zip(piece.tensors(), piece.addresses(), strict=True):
+            tensor = self.renamed.get(address, piece.name + local.removeprefix(piece.local) if by_name else address)
             piece.ends.append(tensor)
             self.tensors.setdefault(address, tensor)
             self.tensors.setdefault(tensor, tensor)
@@ -168,9 +166,8 @@ class Naming:
         prefix, ends = use.inside.prefix, use.ends
         if inner := use.definition.outputs:
             self.renamed |= {prefix + name: end for name, end in zip(inner, ends, strict=True)}
-        elif use.last and ends and (first := use.last.tensors()[:1]):
-            around = use.last.scope.prefix
-            self.renamed[around + first[0] if first[0] else around[:-1]] = ends[0]
+        elif use.last and ends and (first := use.last.addresses()[:1]):
+            self.renamed[first[0]] = ends[0]
 
     def check_ends(self, use: Use) -> None:
         """Reports outputs of a block that none of its layers makes, and layers called as its inputs."""

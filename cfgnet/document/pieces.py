@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from cfgnet.document.keys import Definition
 from cfgnet.document.values import Names, Notes
 from cfgnet.errors import Path
@@ -97,6 +99,11 @@ class Piece:
         """What it writes, by the names in its scope."""
         raise NotImplementedError
 
+    def addresses(self) -> list[str]:
+        """The names of what it writes, seen from the net."""
+        prefix, local = self.scope.prefix, self.names_of("outputs") is not None or bool(self.local)
+        return [prefix + name if local else prefix[:-1] + name for name in self.tensors()]
+
     @property
     def settings(self) -> dict[str, Any]:
         """The settings, where there are any."""
@@ -137,18 +144,31 @@ class Leaf(Piece):
     @property
     def writes(self) -> bool:
         named = self.names_of("outputs")
-        if named is not None:
-            return bool(named)
-        return self.kind is None or any(not port.optional for port in self.kind.wiring.outputs)
+        return bool(self.suffixes if named is None else named)
+
+    @functools.cached_property
+    def suffixes(self) -> list[str]:
+        """What stands behind its name in those of the tensors that come out where it names none; of most types ""."""
+        kind = self.kind
+        if kind is None or kind.default_outputs is Layer.default_outputs:
+            return [""] if kind is None or any(not port.optional for port in kind.wiring.outputs) else []
+        settings = {key: value for key, value in self.settings.items() if key not in ("type", "inputs", "outputs")}
+        stubs = {key: ["ReLU"] for key in self.bodies}
+        try:
+            layer = kind.model_validate(settings | stubs | {"name": "_"})
+        except ValidationError:
+            return [""]
+        return [name.removeprefix("_") for name in layer.default_outputs()]
 
     @property
     def passes(self) -> bool:
         return self.writes and not (self.kind and (self.kind.is_loss or self.kind.is_metric))
 
     def tensors(self) -> list[str]:
-        """What it writes, by the names in its scope; its own is empty where it bears that of a block."""
         named = self.names_of("outputs")
-        return named if named is not None else [self.local] if self.writes and (self.local or self.result) else []
+        if named is not None:
+            return named
+        return [self.local + suffix for suffix in self.suffixes] if self.local or self.result else []
 
 
 @dataclass(eq=False)

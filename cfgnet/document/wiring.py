@@ -113,7 +113,7 @@ class Wiring:
             outside = f"what comes from outside goes in by inputs: [{', '.join([*block.given, name])}] of the block"
             hint = did_you_mean(name, known, f"{listed('there are', known)}\n{outside}")
         self.reader.complain((*piece.source, *at), piece.names, message, hint)
-        piece.notes.unusable.add(("inputs",) if at[0] == "formula" else at)
+        piece.notes.unusable.add(at if at[:1] == ("inputs",) else ("inputs",))
         return Flow(name)
 
     def defaults(self, leaf: Leaf, flow: Flow | None) -> list[Flow] | None:
@@ -130,7 +130,7 @@ class Wiring:
             changed.add(by_flow)
         for name in mentioned:
             if name != "x":
-                self.look_up(leaf, ("formula",), name)
+                self.look_up(leaf, ("formula",) if "formula" in leaf.settings else (), name)
         if not changed:
             return None
         return [self.certain(flow, leaf) if name == by_flow else found.get(name) or Flow(name) for name in plain]
@@ -162,7 +162,8 @@ class Wiring:
         changed: dict[str, Any] = {}
         if leaf.name and (leaf.scope.parent or self.naming.uses) and leaf.settings.get("name") != leaf.name:
             changed["name"] = leaf.name
-        plain = leaf.names_of("outputs") or [leaf.name]
+        named = leaf.names_of("outputs")
+        plain = [leaf.name + suffix for suffix in leaf.suffixes] if named is None else named
         if leaf.ends and leaf.ends != plain:
             changed["outputs"] = leaf.ends if len(leaf.ends) > 1 else leaf.ends[0]
         if inputs is not None:

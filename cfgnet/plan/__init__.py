@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping
 from cfgnet.backend import Backend
 from cfgnet.errors import Locate, Problem
 from cfgnet.graph import Graph
-from cfgnet.plan.gradients import differentiate, undifferentiated
+from cfgnet.plan.gradients import differentiate, undifferentiated, without_backward
 from cfgnet.plan.layout import channels_last, orders
 from cfgnet.plan.memory import ITEMSIZE, Lives, count, placed
-from cfgnet.plan.model import Backward, Decision, Flow, Memory, Place, Plan, Shaped, Slot
+from cfgnet.plan.model import Backward, Decision, Flow, Inside, Memory, Place, Plan, Shaped, Slot
 from cfgnet.plan.shapes import infer
 from cfgnet.plan.verify import verify
 from cfgnet.solver import Solver
 
-__all__ = ["Backward", "Decision", "Flow", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
+__all__ = ["Backward", "Decision", "Flow", "Inside", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
 
 
 def make_plan(
@@ -42,6 +42,7 @@ def make_plan(
     seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt, of)
     if problems:
         return None, problems
+    nodes, tensors, unsaved = without_backward(nodes, tensors, backward)
     layouts = channels_last(nodes, tensors)
     kept = frozenset(
         {*graph.results, *graph.loss_weights, *graph.counted, *wrt, *(tensors.keys() & keep)} if reuse else tensors
@@ -51,7 +52,12 @@ def make_plan(
         lives.in_place(layouts)
     places, arena = placed(lives.lives, reuse)
     memory = count(nodes, slots, backward, lives, arena)
-    decisions = (*undifferentiated(nodes, backward, seeds), *orders(nodes, tensors, layouts), *lives.decisions)
+    decisions = (
+        *undifferentiated(nodes, backward, seeds),
+        *unsaved,
+        *orders(nodes, tensors, layouts),
+        *lives.decisions,
+    )
     plan = Plan(graph, dtype, tuple(nodes), tensors, layouts, slots, seeds, backward, kept, places, memory, decisions)
     verify(plan)
     return plan, []

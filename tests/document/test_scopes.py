@@ -263,11 +263,13 @@ layers:
 
 def test_settings_of_a_parameter_stand_at_the_layer_that_owns_it():
     with pytest.raises(SpecError, match="say it at one, whose parameters these are"):
-        cfgnet.Net(loaded("""
+        cfgnet.Net(
+            loaded("""
   - {type: InnerProduct, name: one, num_output: 3}
   - {type: InnerProduct, name: two, num_output: 3, share: one, param: {weight: {lr_mult: 2}}}
   - {type: SoftmaxWithLoss}
-"""))
+""")
+        )
 
 
 def test_a_prediction_by_a_layer_that_reuses_needs_only_that(tmp_path):
