@@ -12,6 +12,8 @@ A layer is a frozen pydantic model: an instance *is* its validated configuration
 
 The methods of a member:
 
+    inside(planner, kinds, x, ...) -> what the layer plans inside itself by way of `planner`, where it has layers of its
+                      own; all other methods may ask for it as `inside`; `kinds` are float or int, by input port
     shapes(x, ...) -> Shape, or {port: Shape} where there are several outputs; raises ShapeError
     params(x, ...) -> iterable of Param                       (none if not defined)
     scratch(k, x, ...) -> {name: Shape} of workspace, undefined at entry, shared with other layers; with more than two
@@ -28,7 +30,8 @@ The methods of a member:
                           a layer is left out of a plan where nobody asks for its output by name   (it is not)
 
 What backward asks for stays alive until then, and nothing else does, nor what `shape_only` names: of that, only the
-shape can be relied on. Asking for an optional output (`mask?`) saves it.
+shape can be relied on. Asking for an optional output (`mask?`) saves it; one of those in `for_backward` is there only
+where backward is called.
 
 A method that asks for `k` and not for `xp` works by kernels alone: it is run once, when a net is made, and the net
 keeps the calls of the kernels. `k.map("dy * (1 - y * y)", dx, y=y, dy=dy)` does for most of them. A method that asks
@@ -141,6 +144,14 @@ class Param:
     trainable: bool = True
     turned: bool = False
     """Whether the last axes come first in memory, (kernel..., inputs, outputs), as kernels read the weight."""
+    spec: ParamSpec | None = None
+    """How the training treats it, where `param` of the layer does not say."""
+
+
+def param_key(layer: str, name: str) -> str:
+    """What a parameter of a layer is called in the net: conv1.weight, or rnn/u.weight for u.weight of rnn."""
+    part, _, short = name.rpartition(".")
+    return f"{layer}/{part}.{short}" if part else f"{layer}.{short}"
 
 
 class Case:
@@ -216,6 +227,8 @@ class Layer(Part, family="layer type"):
     """Settings by parameter name, such as {weight: {lr_mult: 2, share: w}}."""
     frozen: bool = False
     """Whether the layer's parameters stay as they are."""
+    share: str | None = None
+    """Another layer of the same type, all of whose parameters are those of this one, too."""
 
     ports: ClassVar[str] = "x -> y"
     cases: ClassVar[list[Case]] = []
@@ -282,6 +295,10 @@ class Layer(Part, family="layer type"):
         """The inputs and outputs of which backward looks at the shape and nothing else; they need not stay alive."""
         return frozenset()
 
+    def for_backward(self) -> frozenset[str]:
+        """The optional outputs that forward writes for backward only; without a backward call they are not there."""
+        return frozenset()
+
     def wired(self) -> Ports:
         """The ports of the layer as it is set up; by default those of its type."""
         return self.wiring
@@ -297,12 +314,21 @@ class Layer(Part, family="layer type"):
         """A layer of another type in the place of this one: with its name, its outputs, and its weight."""
         return kind(name=self.name, outputs=self.outputs, loss_weight=self.loss_weight, **settings)
 
+    def default_outputs(self) -> tuple[str, ...]:
+        """What comes out where `outputs` is left out: by default one tensor with the layer's name, if it has to."""
+        required = any(not port.optional for port in self.wired().outputs)
+        return (self.name,) if self.name and required else ()
+
     def mentioned(self) -> tuple[str, ...]:
         """The tensors of which the layer's own settings speak; they go in where `inputs` is left out.
 
         One that is called `x` is the output of the layer before, unless there is a tensor of that name.
         """
         return ()
+
+    def exact(self) -> Layer:
+        """The layer as it is checked: with the whole gradient, where it leaves a part of it out on purpose."""
+        return self
 
     def weight_in_objective(self) -> float:
         """The weight of the first output in the objective."""
@@ -328,6 +354,8 @@ class Block(Layer, abstract=True):
         common: dict[str, Any] = {name: getattr(self, name) for name in ("phase", "include", "exclude", "frozen")}
         named = {key.rpartition("."): spec for key, spec in self.param.items()}
         common["param"] = {name: spec for (owner, _, name), spec in named.items() if owner == part}
+        if self.share:
+            common["share"] = f"{self.share}/{part}" if part else self.share
         if not part:
             common |= {"outputs": self.outputs, "loss_weight": self.loss_weight}
         return kind(name=f"{self.name}/{part}" if part else self.name, inputs=tuple(inputs), **common, **settings)
@@ -348,9 +376,8 @@ def answer(layer: Layer, method: str, offered: Mapping[str, Any]) -> dict[str, A
     wanted = asks(type(layer), method)
     missing = [name for name, required in wanted.items() if required and offered.get(name) is None]
     if missing:
-        raise ContractError(
-            f"{type(layer).__name__}.{method} asks for {', '.join(missing)}; there is only {', '.join(sorted(offered))}"
-        )
+        there = ", ".join(sorted(name for name, value in offered.items() if value is not None))
+        raise ContractError(f"{type(layer).__name__}.{method} asks for {', '.join(missing)}; there is only {there}")
     return {name: offered[name] for name in wanted if offered.get(name) is not None}
 
 

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 from cfgnet import rundir, snapshot
 from cfgnet.assign import assignments, bound
 from cfgnet.backend import Backend, tried, why_not
+from cfgnet.backend.kernels import Call
 from cfgnet.data import Prefetch, Source
 from cfgnet.errors import CfgnetError, InterruptedRunError, NotFiniteError, Problem, SpecError
 from cfgnet.evaluate import Evaluator, best_metric, plateau_metric
 from cfgnet.interrupt import Interrupt
-from cfgnet.net import Call, Net
+from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan.text import plan_text
 from cfgnet.prepare import Prepared, load, plan_for, prepare

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from cfgnet.backend.kernels import Record, Recorder
+from cfgnet.backend.kernels import Call, Record, Recorder
 from cfgnet.backend.kernels.fold import folded
 from cfgnet.backend.kernels.memory import overlap, zeros
 from cfgnet.errors import ContractError, SnapshotError
@@ -110,7 +110,7 @@ class Updater:
 
     # Recording.
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[Record | Call]:
         """The kernels of an update."""
         solver = self.solver
         for number, group in enumerate(self.params.groups):
@@ -124,7 +124,7 @@ class Updater:
                     recorder.map("a + (w - a) / total", piece.average, a=piece.average, w=piece.w, total=total)
                     yield from recorder.records
 
-    def _update(self, piece: _Piece, offered: Mapping[str, Any]) -> list[Record]:
+    def _update(self, piece: _Piece, offered: Mapping[str, Any]) -> list[Record | Call]:
         """The kernels of the update of some parameters."""
         solver, backend = self.solver, self.params.backend
         asked = asks(type(solver), "update")

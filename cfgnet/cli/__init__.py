@@ -31,6 +31,7 @@ COMMANDS = {
     "grad": "print the derivative of a formula as a formula",
     "predict": "let a trained net name images or rows",
     "check": "find every mistake in a configuration and its data, without training",
+    "why": "say where a value of a configuration comes from",
     "show": "print the layers of a net: shapes, parameters, FLOPs, memory",
     "graph": "draw the graph of a net, forward and backward",
     "plan": "print what is decided before the first step, why, and prove it",

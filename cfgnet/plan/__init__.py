@@ -7,16 +7,16 @@ from collections.abc import Collection, Mapping
 from cfgnet.backend import Backend
 from cfgnet.errors import Locate, Problem
 from cfgnet.graph import Graph
-from cfgnet.plan.gradients import differentiate, undifferentiated
+from cfgnet.plan.gradients import differentiate, undifferentiated, without_backward
 from cfgnet.plan.layout import channels_last, orders
 from cfgnet.plan.memory import ITEMSIZE, Lives, count, placed
-from cfgnet.plan.model import Backward, Decision, Flow, Memory, Place, Plan, Shaped, Slot
+from cfgnet.plan.model import Backward, Decision, Flow, Inside, Memory, Place, Plan, Shaped, Slot
 from cfgnet.plan.shapes import infer
 from cfgnet.plan.simplify import Change, constants, once, simplified, wanted_of
 from cfgnet.plan.verify import verify
 from cfgnet.solver import Solver
 
-__all__ = ["Backward", "Decision", "Flow", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
+__all__ = ["Backward", "Decision", "Flow", "Inside", "Memory", "Place", "Plan", "Shaped", "Slot", "make_plan"]
 
 
 def make_plan(
@@ -53,6 +53,7 @@ def make_plan(
     seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt, of)
     if problems:
         return None, problems
+    nodes, tensors, unsaved = without_backward(nodes, tensors, backward)
     layouts = channels_last(nodes, tensors)
     kept = {*graph.results, *graph.loss_weights, *graph.counted, *(tensors.keys() & asked)} if reuse else {*tensors}
     fixed = constants(nodes) if reuse else frozenset[int]()
@@ -62,7 +63,7 @@ def make_plan(
     places, arena = placed(lives.lives, reuse)
     memory = count(nodes, slots, backward, lives, arena)
     simpler = (*(change.decision for change in changes), *once(nodes, fixed))
-    decisions = (*simpler, *undifferentiated(nodes, backward, seeds), *orders(nodes, tensors, layouts))
+    decisions = (*simpler, *undifferentiated(nodes, backward, seeds), *unsaved)
     plan = Plan(
         graph,
         dtype,
@@ -77,7 +78,7 @@ def make_plan(
         memory,
         fixed,
         {old: new for change in changes for old, new in change.renamed.items()},
-        (*decisions, *(lives.decisions(places) if reuse else ())),
+        (*decisions, *orders(nodes, tensors, layouts), *(lives.decisions(places) if reuse else ())),
     )
     verify(plan)
     return plan, []

@@ -14,7 +14,7 @@ from typing import Any
 
 from cfgnet.graph import TensorType, flat
 from cfgnet.layer import asks, size
-from cfgnet.plan.model import Backward, Decision, Memory, Place, Shaped, Slot
+from cfgnet.plan.model import Backward, Decision, Memory, Place, Shaped, Slot, most_scratch
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 INT_BYTES = 4
@@ -271,8 +271,6 @@ def count(
     arena: int,
 ) -> Memory:
     """Bytes by purpose, in Python's integers, so that no size overflows."""
-    flows = [flow for step in backward for flow in step.all_flows]
-    added = max((lives.bytes(flow.tensor) for flow in flows if flow.add), default=0)
     trained = sum(size(slot.shape) for slot in slots.values() if slot.trainable)
     itemsize = lives.itemsize
     return Memory(
@@ -280,5 +278,11 @@ def count(
         apart=sum(life.bytes for life in lives.lives.values()),
         params=sum(size(slot.shape) for slot in slots.values()) * itemsize,
         param_gradients=trained * itemsize,
-        scratch=max((sum(map(size, shaped.scratch.values())) for shaped in nodes), default=0) * itemsize + added,
+        scratch=(most_scratch(nodes) + added_elements(backward, lives.tensors)) * itemsize,
     )
+
+
+def added_elements(backward: Sequence[Backward], tensors: Mapping[str, TensorType]) -> int:
+    """The elements of the gradients that are added to others, in the call that has most of them."""
+    added = ([flow.tensor for flow in step.all_flows if flow.add] for step in backward)
+    return max((sum(size(tensors[name].shape or ()) for name in names) for names in added), default=0)

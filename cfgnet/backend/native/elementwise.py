@@ -154,6 +154,8 @@ class Code:
         self.space = space
         self.parts = parts or parts_of(space.size)
         self.places: list[_Place] = []
+        self.known: dict[tuple[int, int, int, float], int] = {}
+        """The places at which arrays and numbers stand."""
         self.instructions: list[tuple[int, int, int, int, int]] = []
         self.sums: list[tuple[Step, Array]] = []
         """The steps that are sums, each with a row of totals for each part."""
@@ -164,6 +166,7 @@ class Code:
         if step.shape == self.space.shape and self._appended(step) and len(self.places) <= MOST_PLACES:
             return True
         del self.places[before[0] :], self.instructions[before[1] :]
+        self.known = {key: number for key, number in self.known.items() if number < before[0]}
         self.sums = [(one, totals) for one, totals in self.sums if one is not step]
         return False
 
@@ -204,12 +207,12 @@ class Code:
 
     def _place(self, wanted: _Place) -> int:
         """The number of a place, which is a new one unless the same array or number stands at one."""
-        for number, place in enumerate(self.places):
-            if place.kind not in (RESULT, LINES) and place.same(wanted):
-                self.places[number] = replace(place, written=place.written or wanted.written)
-                return number
-        self.places.append(wanted)
-        return len(self.places) - 1
+        number = self.known.setdefault(wanted.key, len(self.places))
+        if number == len(self.places):
+            self.places.append(wanted)
+        elif wanted.written:
+            self.places[number] = replace(self.places[number], written=True)
+        return number
 
     def _array(self, array: Array, written: bool = False) -> int | None:
         """The place of an array; None for one that does not lie in the order of the space, in even pieces or runs."""
@@ -300,13 +303,10 @@ class _Place:
     written: bool = False
     """Of a slice, whether it is; of sums of lines, whether they are added to what is there."""
 
-    def same(self, other: _Place) -> bool:
-        """Whether the same array or number stands at another place."""
-        if (self.kind, self.period, self.step) != (other.kind, other.period, other.step):
-            return False
-        if self.array is None or other.array is None:
-            return self.number == other.number
-        return address(self.array) == address(other.array)
+    @property
+    def key(self) -> tuple[int, int, int, float]:
+        """What is equal for two places at which the same array or number stands."""
+        return self.kind, self.period, self.step, self.number if self.array is None else address(self.array)
 
 
 def parts_of(size: int) -> int:
