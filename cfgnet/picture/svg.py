@@ -20,7 +20,7 @@ TOP = MARGIN + TITLE + 60
 def svg(picture: Picture) -> str:
     """The picture with its title, a legend of the kinds that are in it, and the drawing."""
     drawn = layout(picture, TOP)
-    legend, reach = _legend(picture)
+    legend, reach = _legend(picture, drawn)
     width, height = max(drawn.width, reach, len(picture.title) * TITLE * WIDE + 2 * MARGIN), drawn.height
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
@@ -48,7 +48,7 @@ def _arrowheads(picture: Picture) -> Iterator[str]:
         )
 
 
-def _legend(picture: Picture) -> tuple[list[str], float]:
+def _legend(picture: Picture, drawn: Layout) -> tuple[list[str], float]:
     """A sample of each kind of node in one row and of each kind of edge below, and how far to the right they reach."""
     lines, x, y = list[str](), MARGIN, MARGIN + TITLE + 14
     for node_kind in dict.fromkeys(node.kind for node in picture.nodes):
@@ -59,7 +59,8 @@ def _legend(picture: Picture) -> tuple[list[str], float]:
         lines.append(_text(x + 21, y, NODE_KINDS[node_kind], LINE))
         x += 21 + _reach(NODE_KINDS[node_kind])
     reach, x, y = x, MARGIN, y + 20
-    for edge_kind in dict.fromkeys(edge.kind for edge in picture.edges):
+    kinds = {edge.kind for edge, *_ in (*drawn.paths, *drawn.across)}
+    for edge_kind in (kind for kind in EDGE_KINDS if kind in kinds):
         lines.append(f'<path d="M{x:.1f},{y - 4:.1f} h22" {_stroke(edge_kind)}/>')
         lines.append(_text(x + 28, y, EDGE_KINDS[edge_kind], LINE))
         x += 28 + _reach(EDGE_KINDS[edge_kind])
