@@ -17,6 +17,7 @@ from cfgnet.document import Given, Names, Resolved
 from cfgnet.document.address import find
 from cfgnet.document.values import HOLE, REPETITION
 from cfgnet.errors import Mark, Path
+from cfgnet.layer import Layer
 from cfgnet.part import Config, Part, plain
 from cfgnet.spec import Spec
 
@@ -106,9 +107,8 @@ class _Asked:
 
     def address(self, path: Path) -> str:
         """A path as people write it, with the names of layers."""
-        steps = [str(step) for step in path]
-        if path[0] == "layers" and len(path) > 1 and isinstance(path[1], int):
-            steps[1] = self.spec.layers[path[1]].name
+        named = {end: self._at(path[: end + 1])[1] for end, step in enumerate(path) if isinstance(step, int)}
+        steps = (named[end].name if isinstance(named.get(end), Layer) else str(step) for end, step in enumerate(path))
         return ".".join(steps)
 
     def _at(self, path: Path) -> tuple[Any, Any]:
@@ -145,7 +145,7 @@ class _Asked:
     def _unsaid(self, owner: Any, path: Path) -> Iterator[Step]:
         """The default of a setting, with its documentation."""
         if path[-1] == "name" and path[0] == "layers":
-            yield Step("made of the type and a number", self.spec.layers[int(path[1])].name, self.document.locate(path))
+            yield Step("made of the type and a number", self._at(path)[1], self.document.locate(path))
             return
         while len(path) > 1 and self._said(path[:-1]) is None:  # a whole group of settings that nobody speaks of
             path = path[:-1]

@@ -63,7 +63,7 @@ def make_plan(
     places, arena = placed(lives.lives, reuse)
     memory = count(nodes, slots, backward, lives, arena)
     simpler = (*(change.decision for change in changes), *once(nodes, fixed))
-    decisions = (*simpler, *undifferentiated(nodes, backward, seeds), *unsaved)
+    decisions = (*simpler, *undifferentiated(nodes, backward, seeds), *unsaved, *orders(nodes, tensors, layouts))
     plan = Plan(
         graph,
         dtype,
@@ -78,7 +78,7 @@ def make_plan(
         memory,
         fixed,
         {old: new for change in changes for old, new in change.renamed.items()},
-        (*decisions, *orders(nodes, tensors, layouts), *(lives.decisions(places) if reuse else ())),
+        (*decisions, *(lives.decisions(places) if reuse else ())),
     )
     verify(plan)
     return plan, []

@@ -107,6 +107,20 @@ def test_what_scopes_blocks_and_groups_make_of_a_layer(shell, tmp_path):
     assert said["layers.s/relu1.type"]["chain"][0]["line"] == 5
 
 
+def test_a_body_of_layers_is_looked_into(shell, tmp_path):
+    scan = (
+        "{type: Scan, name: s, steps: 2, state: {h: 0}, body: [{type: pair, inputs: h, n: 1}, {type: ReLU, name: r}]}"
+    )
+    text = (
+        BASE.replace("layers:", f"layers:\n  - {scan}\n") + NET[NET.index("blocks:") : NET.index("layers:\n  - repeat")]
+    )
+    (tmp_path / "body.yaml").write_text(text, "utf-8")
+    assert chain(shell("why", "body.yaml", "layers.s.body.pair1/one.num_output", "--json")) == (1, [
+        ("in block pair", "${n}", "body.yaml:14"), ("argument of pair", "n = 1", "body.yaml:5"),
+    ])  # fmt: skip
+    assert "layers.s.body.r.type" in shell("why", "body.yaml", "layers.s").out
+
+
 def test_the_text_is_short(why):
     assert why("layers.p1/one.num_output").out == (
         "layers.p1/one.num_output = 4\n"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cfgnet.errors import ShapeError
-from cfgnet.layer import Ports
+from cfgnet.ports import Ports
 
 from .nets import LOSS, assert_gradients_are_right, build, gradients, ip
 
