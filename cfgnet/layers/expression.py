@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from cfgnet.backend.kernels.memory import order
 from cfgnet.errors import ShapeError
+from cfgnet.explain import problem
 from cfgnet.formula import FormulaError
 from cfgnet.init import Constant, Filler
 from cfgnet.layer import Case, Layer, Param, size
@@ -102,8 +103,7 @@ class Expression(Layer):
         try:
             parse(formula)
         except FormulaError as error:
-            where = f", at column {error.column}" if error.column > 1 else ""
-            raise ValueError(f"{formula!r}: {error}{where}" + (f"; {error.hint}" if error.hint else "")) from None
+            raise problem(error.pointing(formula), error.hint) from None
         return formula
 
     @model_validator(mode="after")

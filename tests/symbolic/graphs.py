@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from cfgnet.symbolic.expr import Expr, Maker, const, name, names
+from cfgnet.symbolic.expr import Expr, Maker, const, in_order, name, names
 from cfgnet.symbolic.ops import OPS, value
 
 STEP = 1e-4
@@ -24,6 +24,14 @@ LINE = (0.0, -2.0, -1.0, 1.0, 2.0)
 LARGE = 8.0
 DIMS = (1, 2, 3, 4)
 Draw = Callable[..., Any]
+
+
+def said(root: Expr) -> Any:
+    """An expression as nested tuples, which are equal where two expressions say the same."""
+    done: dict[int, Any] = {}
+    for node in in_order([root]):
+        done[id(node)] = (node.op, node.settings, *(done[id(arg)] for arg in node.args))
+    return done[id(root)]
 
 
 @dataclass

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from cfgnet.symbolic.compile import GRADIENT, RESULT, Compiled
 from cfgnet.symbolic.derive import gradients
-from cfgnet.symbolic.expr import Maker, in_order, name
+from cfgnet.symbolic.expr import Maker, name
 from cfgnet.symbolic.lower import lower
 from cfgnet.symbolic.ops import value
 from cfgnet.symbolic.parse import parse
 from cfgnet.symbolic.simplify import RULES
 from cfgnet.symbolic.write import write
 
-from .graphs import cases, pools
+from .graphs import cases, pools, said
 from .running import TIERS, Bound, close, run
 
 random_graphs = settings(max_examples=500, suppress_health_check=list(HealthCheck))
@@ -22,16 +22,8 @@ fewer = settings(random_graphs, max_examples=150)
 more = settings(random_graphs, max_examples=20_000)
 
 
-def written(node):
-    """An expression as nested tuples, which are equal where two expressions say the same."""
-    done = {}
-    for each in in_order([node]):
-        done[id(each)] = (each.op, each.settings, *(done[id(arg)] for arg in each.args))
-    return done[id(node)]
-
-
 def everything_agrees(case, data):
-    assert written(parse(write(case.root))) == written(case.root)
+    assert said(parse(write(case.root))) == said(case.root)
     found = Compiled(write(case.root), case.shapes)
     plain = case.typed(Maker(), case.root)
     y = value(plain, case.point)
