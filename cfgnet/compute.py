@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from cfgnet.assign import assignments, bound, read_by
 from cfgnet.backend import Backend, get_backend
 from cfgnet.data import Batches
 from cfgnet.errors import DataError, Problem, SpecError
 from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import Graph, Node, TensorType, build
 from cfgnet.layer import Shape, text
-from cfgnet.net import Net
+from cfgnet.net import Call, Net
 from cfgnet.params import Parameters
 from cfgnet.plan import Plan, make_plan
 from cfgnet.plan.shapes import infer
@@ -35,6 +37,8 @@ class Wanted:
     """Tensors and parameters by which `of` is differentiated."""
     of: tuple[str, ...] = ()
     """The tensors that are differentiated, and summed; by default those in `fetch`, or else the losses."""
+    assigned: bool = False
+    """Whether parameters are given the values that the configuration assigns, at each `step`."""
 
 
 class Computation:
@@ -60,8 +64,9 @@ class Computation:
         fetch = wanted.fetch or graph.results
         of = wanted.of or (wanted.fetch if wanted.wrt else ()) or (tuple(graph.loss_weights) or graph.results)
         of = of if wanted.wrt else ()
-        self.wanted = Wanted(fetch, wanted.wrt, of)
-        owners = [self._tensor_of(graph, name) for name in (*fetch, *of, *wanted.wrt)]
+        self.wanted = Wanted(fetch, wanted.wrt, of, wanted.assigned)
+        assign = spec.assign if wanted.assigned else {}
+        owners = [self._tensor_of(graph, name) for name in (*fetch, *of, *wanted.wrt, *assign, *read_by(assign))]
         part = needed(graph, owners)
         indices = {node.index for node in part.nodes}
         self._refuse([p for p in problems if p.path[:1] != ("layers",) or p.path[1] in indices], inputs)
@@ -76,6 +81,21 @@ class Computation:
         self.net.feed({name: value for name, value in feeds.items() if name in self.plan.graph.inputs})
         self.net.run_forward()
         return self.fetched()
+
+    def step(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Computes, gives parameters the values that the configuration assigns, and returns what is fetched then."""
+        self(feeds)
+        for call in self._assigning:
+            call()
+        return self(feeds)
+
+    @cached_property
+    def _assigning(self) -> list[Call]:
+        found, problems = assignments(self.spec.assign, self.plan)
+        if problems:
+            raise SpecError(problems).located(self.spec.place)
+        values = {key: parameter.value for key, parameter in self.net.params.items()}
+        return bound(found, values, self.net.tensors, self.backend, self.spec.dtype)
 
     def fetched(self) -> dict[str, Array]:
         """What is fetched, as it is now."""

@@ -17,7 +17,7 @@ from cfgnet import yamlio
 from cfgnet.data import Source
 from cfgnet.errors import CfgnetError, ShapeError
 from cfgnet.init import Filler
-from cfgnet.layer import Case, Layer, Port
+from cfgnet.layer import Case, Layer, Port, Shape
 from cfgnet.net import Net
 from cfgnet.part import Part
 from cfgnet.plan import Shaped
@@ -92,6 +92,7 @@ TYPICAL: dict[str, dict[str, Any]] = {
     "inv": {"gamma": 0.0001, "power": 0.75},
     "sigmoid": {"gamma": -0.01, "stepsize": 1000},
     "uniform": {"min": -0.1, "max": 0.1},
+    "values": {"values": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0.5]},
 }
 """Settings without which an example of a type would be a poor one."""
 
@@ -134,11 +135,21 @@ def example(cls: type[Part]) -> Example:
 def _filled(cls: type[Filler], value: Mapping[str, Any], text: str) -> list[str]:
     """Layers up to the scores, of which the first has a weight that the filler can fill."""
     filler = cls.model_validate({key: v for key, v in value.items() if key != cls.tag})
+    convolution = f"{{type: Convolution, num_output: 8, kernel_size: 4, weight_filler: {text}}}"
+    tried = {
+        (10, 64): [HEAD[0].replace("}", f", weight_filler: {text}}}")],
+        (8, 1, 4, 4): [convolution, HEAD[0]],
+        (10,): [HEAD[0].replace("}", f", bias_filler: {text}}}")],
+    }
+    return next(layers for shape, layers in tried.items() if _fills(filler, shape))
+
+
+def _fills(filler: Filler, shape: Shape) -> bool:
     try:
-        filler.check((10, 64))
+        filler.check(shape)
     except ShapeError:
-        return [f"{{type: Convolution, num_output: 8, kernel_size: 4, weight_filler: {text}}}", HEAD[0]]
-    return [HEAD[0].replace("}", f", weight_filler: {text}}}")]
+        return False
+    return True
 
 
 def _smallest(cls: type[Part]) -> dict[str, Any]:

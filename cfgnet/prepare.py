@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
 from cfgnet import yamlio
+from cfgnet.assign import assignments, read_by
 from cfgnet.backend import Backend, get_backend
 from cfgnet.data import Batches, Records, Source
 from cfgnet.errors import DataError, Locate, Problem, SpecError
@@ -62,10 +63,10 @@ def prepare(
     """
     sources = {phase: source for phase in phases if (source := getattr(spec.data, phase))}
     backend = backend or spec.make_backend()
-    if not sources and spec.inputs:
+    if not sources and (spec.inputs or not build(spec.layers, phases[0], {}, spec.place, spec.state)[1]):
         return _without_data(spec, backend, phases[0], reuse)
     prepared, problems = _prepared(
-        spec.layers, sources, spec.state, spec.seed, backend, spec.dtype, spec.place, reuse, spec.solver
+        spec.layers, sources, spec.state, spec.seed, backend, spec.dtype, spec.place, reuse, spec.solver, spec.assign
     )
     if not sources:
         wanted = " or ".join(f"data.{phase}" for phase in phases)
@@ -83,7 +84,17 @@ def _without_data(spec: Spec, backend: Backend, phase: Phase, reuse: bool) -> Pr
     graph, problems = build(spec.layers, phase, inputs, spec.place, spec.state)
     plan = None
     if not problems:
-        plan, problems = make_plan(graph, backend, dtype=spec.dtype, locate=spec.place, reuse=reuse, solver=spec.solver)
+        plan, problems = make_plan(
+            graph,
+            backend,
+            dtype=spec.dtype,
+            locate=spec.place,
+            keep=read_by(spec.assign),
+            reuse=reuse,
+            solver=spec.solver,
+        )
+    if plan:
+        problems = assignments(spec.assign, plan)[1]
     if problems:
         raise SpecError(problems).located(spec.place)
     if plan is None:
@@ -105,6 +116,7 @@ def _prepared(
     locate: Locate,
     reuse: bool = False,
     solver: Solver | None = None,
+    assign: Mapping[str, str] | None = None,
 ) -> tuple[Prepared, list[Problem]]:
     """What can be prepared, and what is wrong; a source of None is one that could not be understood."""
     prepared, problems, in_layers = Prepared(), list[Problem](), dict[Phase, list[Problem]]()
@@ -121,9 +133,11 @@ def _prepared(
         if found:  # such a graph cannot be planned, but most of its shapes are known
             found += infer(graph, backend.k, locate)[3]
         else:
-            plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, reuse=reuse, solver=solver)
+            keep = read_by(assign or {}) if phase == "train" else ()
+            plan, found = make_plan(graph, backend, dtype=dtype, locate=locate, keep=keep, reuse=reuse, solver=solver)
             if plan:
                 prepared.plans[phase] = plan
+                problems += assignments(assign or {}, plan)[1] if phase == "train" else []
         in_layers[phase] = found
     return prepared, problems + _merged(layers, in_layers) + _unequal(prepared) + _unmatched(prepared, solver)
 

@@ -1,4 +1,4 @@
-"""The sections of a configuration that say where the samples come from, what is fed by hand, and how long to train."""
+"""Sections of a configuration: where the samples come from, what is fed, what is assigned, and how to train."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 from cfgnet.data import Source
 from cfgnet.layer import Kind
 from cfgnet.part import Config, Ints
+from cfgnet.symbolic.parse import Formula
 
 
 class Data(Config):
@@ -73,3 +74,4 @@ def _as_fed(value: Any) -> Any:
 
 
 Inputs = dict[str, Annotated[Fed, BeforeValidator(_as_fed)]]
+Assign = dict[str, Formula]

@@ -24,7 +24,7 @@ from cfgnet.layer import Layer
 from cfgnet.part import Config, Part
 from cfgnet.policy import Policy
 from cfgnet.rules import Phase, State
-from cfgnet.sections import Data, Inputs, Train
+from cfgnet.sections import Assign, Data, Inputs, Train
 from cfgnet.solver import SGD, Solver
 
 PHASES: tuple[Phase, ...] = ("train", "test")
@@ -43,6 +43,8 @@ class Spec(Config):
     """Tensors that are fed by hand, as `cfgnet run --feed` does: {A: {shape: [2, 3]}}, {A: [2, 3]}, or {A: null}."""
     layers: list[Layer] = Field(min_length=1)
     """The layers; the order in which they run follows from who reads what."""
+    assign: Assign = {}
+    """Formulas that give parameters new values after each step: {v: "v + 0.1"}, {ip.weight: "max(ip.weight, 0)"}."""
     state: State = State()
     """What `include` and `exclude` of the layers are asked about, beside the phase."""
     solver: Solver = SGD()

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cfgnet import rundir, snapshot
+from cfgnet.assign import assignments, bound
 from cfgnet.backend import Backend, tried, why_not
 from cfgnet.data import Prefetch
 from cfgnet.errors import CfgnetError, InterruptedRunError, NotFiniteError, Problem, SpecError
 from cfgnet.evaluate import Evaluator, best_metric, plateau_metric
 from cfgnet.interrupt import Interrupt
-from cfgnet.net import Net
+from cfgnet.net import Call, Net
 from cfgnet.params import Parameters
 from cfgnet.plan.text import plan_text
 from cfgnet.prepare import Prepared, load, plan_for, prepare
@@ -196,6 +197,13 @@ def trained_net(spec: Spec, backend: Backend, phases: Sequence[Phase] = PHASES) 
     return prepared, net
 
 
+def assigning(spec: Spec, net: Net) -> list[Call]:
+    """The calls that assign what the configuration says, to parameters of a net."""
+    found, _ = assignments(spec.assign, net.plan)
+    values = {key: parameter.value for key, parameter in net.params.items()}
+    return bound(found, values, net.tensors, net.backend, spec.dtype)
+
+
 class Trainer:
     """The loop: update, report, test, snapshot."""
 
@@ -205,6 +213,7 @@ class Trainer:
         self.batches = session.prepared.batches["train"]
         self.per_iteration = self.batches.batch_size * self.spec.solver.iter_size
         self.updater, self.max_iter = session.updater, session.updater.max_iter
+        self.assignments = assigning(self.spec, self.net)
         self.progress = Progress()
 
     def restore(self, saved: Snapshot) -> None:
@@ -257,6 +266,8 @@ class Trainer:
                 self._stop_not_finite(losses[-1], batch)
             net.run_backward(add=part > 0)
         rate = self.updater.step(self.progress.iteration)
+        for call in self.assignments:
+            call()
         p = self.progress
         p.iteration, p.loss = p.iteration + 1, sum(losses) / size
         p.loss_sum, p.loss_count = p.loss_sum + p.loss, p.loss_count + 1

@@ -140,7 +140,15 @@ def test_what_a_filler_cannot_fill_is_said_with_the_place():
 @pytest.mark.parametrize("name", sorted(Filler.members()))
 def test_a_filler_draws_the_same_from_the_same_generator(name):
     shape = (4, 2, 3, 3)
-    one, same, other = (fill(name, shape, purpose) for purpose in "aab")
+    settings = {"type": "values", "values": list(range(72))} if name == "values" else name
+    one, same, other = (fill(settings, shape, purpose) for purpose in "aab")
     np.testing.assert_array_equal(one, same)
     assert one.shape == shape and np.isfinite(one).all()
-    assert np.array_equal(one, other) == (name in ("constant", "identity", "bilinear", "sinusoid"))
+    assert np.array_equal(one, other) == (name in ("constant", "identity", "bilinear", "sinusoid", "values"))
+
+
+def test_values_are_taken_in_row_major_order_and_have_to_be_as_many_as_there_is_room_for():
+    filler = Filler.model_validate({"type": "values", "values": [1, 2, 3, 4, 5, 6]})
+    np.testing.assert_array_equal(filler.fill(generator(1), (2, 3)), [[1, 2, 3], [4, 5, 6]])
+    with pytest.raises(ShapeError, match="the filler has 6 values"):
+        filler.check((2, 2))

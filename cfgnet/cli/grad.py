@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cfgnet.cli.common import common_options, config_argument, json_option, phase_option, print_json, set_option
-from cfgnet.rules import Phase
+
+if TYPE_CHECKING:
+    from cfgnet.rules import Phase
 
 
 @click.command("grad")

@@ -18,10 +18,11 @@ from cfgnet.cli.common import (
     set_option,
 )
 from cfgnet.errors import DataError
-from cfgnet.rules import Phase
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from cfgnet.rules import Phase
 
     Array = np.ndarray[Any, Any]
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="The gradient of what is fetched itself; else 1.",
 )
+@click.option(
+    "--steps", type=click.IntRange(min=0), default=0, help="Assign so many times what `assign:` says; then fetch."
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the arrays to this npz file, too.")
 @phase_option
 @set_option
@@ -54,6 +58,7 @@ def command(
     fetches: tuple[str, ...],
     grads: tuple[str, ...],
     outputs: tuple[str, ...],
+    steps: int,
     out: Path | None,
     phase: Phase | None,
     sets: tuple[str, ...],
@@ -79,10 +84,14 @@ def command(
     batches = data_for(spec, chosen)
     if batches:
         given = batches.at(0) | given
-    wanted = Wanted(_names(fetches), _names(grads))
+    wanted = Wanted(_names(fetches), _names(grads), assigned=steps > 0)
     made = spec.make_backend(backend)
     computation = Computation(spec, input_types(spec, given, batches), wanted, phase=chosen, backend=made)
     values = computation(given)
+    for step in range(steps):
+        values = computation.step(given)
+        if not as_json and step < steps - 1:
+            click.echo(f"step {step + 1}: " + ", ".join(f"{name} = {_shown(array)}" for name, array in values.items()))
     seeds = dict(_fed(text, "--grad-output") for text in outputs)
     unknown = [name for name in seeds if name not in computation.plan.seeds]
     if unknown:
@@ -136,5 +145,5 @@ def _report(values: Mapping[str, Array], gradients: Mapping[str, Array], out: Pa
 def _shown(array: Array) -> str:
     import numpy as np
 
-    digits: Any = {"float_kind": lambda number: f"{number:.8g}"}
+    digits: Any = {"float_kind": lambda number: str(number).removesuffix(".0")}
     return np.array2string(array, separator=", ", threshold=200, max_line_width=110, prefix=" " * 8, formatter=digits)

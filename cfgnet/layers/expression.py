@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cfgnet.backend.kernels.memory import order
 from cfgnet.errors import ShapeError
-from cfgnet.explain import problem
-from cfgnet.formula import FormulaError
 from cfgnet.init import Constant, Filler
 from cfgnet.layer import Case, Layer, Param, size
 from cfgnet.part import Config, Ints
 from cfgnet.symbolic.check import check_derivative
 from cfgnet.symbolic.compile import GRADIENT, RESULT, compiled, gradient_by
 from cfgnet.symbolic.expr import names
-from cfgnet.symbolic.parse import parse
+from cfgnet.symbolic.parse import Formula, parse
 
 
 class Start(Config):
@@ -65,7 +63,7 @@ class Expression(Layer):
     has slope 0. Comparisons, sign and trunc have no gradient.
     """
 
-    formula: str
+    formula: Formula
     """What is computed."""
     params: Annotated[dict[str, Start], BeforeValidator(_starts), AfterValidator(Declared)] = Field(
         default={}, validate_default=True
@@ -96,15 +94,6 @@ class Expression(Layer):
         Case(formula="expand(reshape(x, 2, 1, 3), 2, 4, 3) * 0.5", x=[(6,)]),
         Case(formula="reshape(c * 2, -1)", params={"c": {"shape": [2, 3], "filler": {"type": "uniform"}}}),
     ]
-
-    @field_validator("formula")
-    @classmethod
-    def _formula(cls, formula: str) -> str:
-        try:
-            parse(formula)
-        except FormulaError as error:
-            raise problem(error.pointing(formula), error.hint) from None
-        return formula
 
     @model_validator(mode="after")
     def _used(self) -> Expression:

@@ -26,14 +26,15 @@ def make_plan(
     locate: Locate | None = None,
     wrt: Collection[str] = (),
     of: Mapping[str, float] | None = None,
+    keep: Collection[str] = (),
     reuse: bool = False,
     solver: Solver | None = None,
 ) -> tuple[Plan | None, list[Problem]]:
     """The plan of a graph, or None with what is wrong; `wrt` names tensors that get a gradient too.
 
     `of` names the tensors that are differentiated, with a weight for each; by default they are the losses. With `reuse`
-    arrays share memory, and only results, losses and what a test counts can be read after a step. `solver` says by
-    patterns how parameters are treated.
+    arrays share memory, and only results, losses, what a test counts and what `keep` names can be read after a step.
+    `solver` says by patterns how parameters are treated.
     """
     nodes, tensors, slots, problems = infer(graph, backend.k, locate or Locate(), solver)
     if problems or len(nodes) < len(graph.nodes):
@@ -42,7 +43,9 @@ def make_plan(
     if problems:
         return None, problems
     layouts = channels_last(nodes, tensors)
-    kept = frozenset({*graph.results, *graph.loss_weights, *graph.counted, *wrt} if reuse else tensors)
+    kept = frozenset(
+        {*graph.results, *graph.loss_weights, *graph.counted, *wrt, *(tensors.keys() & keep)} if reuse else tensors
+    )
     lives = Lives(nodes, tensors, backward, seeds, kept, ITEMSIZE[dtype])
     if reuse:
         lives.in_place(layouts)

@@ -6,8 +6,11 @@ import ast
 import functools
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
-from cfgnet.explain import did_you_mean
+from pydantic import AfterValidator, BeforeValidator
+
+from cfgnet.explain import did_you_mean, problem
 from cfgnet.formula import FormulaError, syntax
 from cfgnet.symbolic.expr import Expr, Setting, const, name
 
@@ -179,3 +182,21 @@ def _whole(node: ast.expr) -> int:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as value)) if not isinstance(value, bool):
             return -value
     raise FormulaError(f"expected a whole number, got {ast.unparse(node)!r}", node.col_offset + 1)
+
+
+def checked(text: str) -> str:
+    """The text of a formula as it is; a problem, which shows where, where it is none."""
+    try:
+        parse(text)
+    except FormulaError as error:
+        raise problem(error.pointing(text), error.hint) from None
+    return text
+
+
+def _as_text(value: object) -> object:
+    """A number is a formula, too."""
+    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Formula = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | float), AfterValidator(checked)]
+"""A field that holds a formula."""
