@@ -20,8 +20,8 @@ from cfgnet.symbolic.expr import Expr, Maker, Rule, in_order, made_anew
 from cfgnet.symbolic.ops import COMPARISONS, OPS, as_index, axes_of, last_or, turning
 from cfgnet.symbolic.write import number
 
-MOST_TOGETHER = 24
-"""The most operations of one formula; there is nothing to gain from a longer one."""
+MOST_TOGETHER = 64
+"""The most operations of one formula; the kernels in C have room for those, with what they read."""
 VIEWS = ("reshape", "transpose", "slice", "expand")
 
 
@@ -257,7 +257,11 @@ class _Lowering:
     def compute(self, node: Expr, target: Ref, add: bool = False) -> None:
         """Asks for the kernel of an operation."""
         if node.number is not None or OPS[node.op].spelling:
-            self.emit("map", target, *self.formula(node))
+            operands, formula = self.formula(node)
+            if add:
+                *parts, last = formula.split("; ")
+                operands, formula = {"total": target, **operands}, "; ".join([*parts, f"total + ({last})"])
+            self.emit("map", target, operands, formula)
         elif node.op == "sum":
             self.sum(node, target, add)
         elif node.op == "matmul":
@@ -315,8 +319,8 @@ class _Lowering:
     # Results.
 
     def goes_straight(self, node: Expr) -> bool:
-        """Whether a sum, or a product of two matrices, is added to a single result, and not needed elsewhere."""
-        adds = node.op == "sum" or (node.op == "matmul" and len(_shape(node)) == 2)
+        """Whether an expression is added to a single result, by a kernel that can, and not needed elsewhere."""
+        adds = node.op == "sum" or (node.op == "matmul" and len(_shape(node)) == 2) or _each_by_itself(node)
         added = [name for name, root in self.roots.items() if root is node]
         return adds and len(added) == 1 and not self.readers[id(node)]
 

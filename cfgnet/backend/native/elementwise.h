@@ -61,7 +61,7 @@ DECLARE(map)
 
 /* What stands at a place: an array with one value per element; one that repeats after `period` elements; a number in
    the program; a result in between; or a sum over the part, of which there is a row (of `period`) for each part. */
-enum { ELEMENT, REPEATED, NUMBER, RESULT, TOTAL, MOST_PLACES = 64 };
+enum { ELEMENT, REPEATED, NUMBER, RESULT, TOTAL, MOST_PLACES = 128 };
 
 static int64_t map_work(const void *args) {
     const map_args *m = args;
