@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from cfgnet.assign import assignments, bound, read_by
 from cfgnet.backend import Backend, get_backend
+from cfgnet.backend.kernels import Call
 from cfgnet.data import Batches
 from cfgnet.errors import DataError, Problem, SpecError
 from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import Graph, Node, TensorType, build
 from cfgnet.layer import Shape, text
-from cfgnet.net import Call, Net
+from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan import Plan, make_plan
 from cfgnet.plan.shapes import infer

@@ -46,6 +46,8 @@ class Problem:
     on_key: bool = False
     """Whether the key at `path` is at fault, rather than its value."""
     mark: Mark | None = None
+    within: tuple[str, ...] = ()
+    """What made the value that is wrong, innermost first: "in block inception, used at net.yaml:41"."""
 
     @property
     def where(self) -> str:
@@ -55,7 +57,13 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.mark}  {self.message}" if self.mark else f"{self.where or 'configuration'}: {self.message}"
-        return text + "".join(f"\n  {line}" for line in self.hint.splitlines())
+        return text + "".join(f"\n  {line}" for line in self.advice.splitlines())
+
+    @property
+    def advice(self) -> str:
+        """The hint, and what made the value."""
+        within = self.within if len(self.within) <= 6 else (*self.within[:4], "...", self.within[-1])
+        return "\n".join(filter(None, (self.hint, *within)))
 
     def as_dict(self) -> dict[str, object]:
         """The form of `cfgnet check --json`."""
@@ -66,7 +74,7 @@ class Problem:
             "column": column,
             "where": self.where,
             "message": self.message,
-            "hint": self.hint,
+            "hint": self.advice,
         }
 
 
@@ -80,12 +88,26 @@ class SpecError(CfgnetError):
     """A configuration is wrong; `problems` holds every place, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]):
-        self.problems = sorted(dict.fromkeys(problems), key=lambda p: (p.mark is None, p.mark or ("", 0, 0)))
+        self.problems = sorted(_once(problems), key=lambda p: (p.mark is None, p.mark or ("", 0, 0)))
         super().__init__("\n".join(map(str, self.problems)))
 
     def located(self, locate: Locate) -> SpecError:
         """The same error with a mark on each problem that lacks one."""
-        return SpecError(p if p.mark else replace(p, mark=locate(p.path, p.on_key)) for p in self.problems)
+        return SpecError(
+            p if p.mark else replace(p, mark=locate(p.path, p.on_key), within=locate.made_by(p.path))
+            for p in self.problems
+        )
+
+
+def _once(problems: Iterable[Problem]) -> Iterable[Problem]:
+    """The problems without repetitions; one line that is wrong wherever it is used is one problem."""
+    same: dict[Problem, list[Problem]] = {}
+    for each in problems:
+        same.setdefault(replace(each, within=(), path=() if each.mark else each.path), []).append(each)
+    for first, *others in same.values():
+        more = len({other.within for other in others} - {first.within})
+        again = f"and {more} more {'time' if more == 1 else 'times'}"
+        yield replace(first, within=(*first.within, again)) if more else first
 
 
 class DataError(CfgnetError):
@@ -147,8 +169,24 @@ class ShapeError(ValueError):
 class Locate:
     """Finds the mark of a path: the value's, the key's, or that of the nearest parent that has one."""
 
-    def __init__(self, values: dict[Path, Mark] | None = None, keys: dict[Path, Mark] | None = None):
-        self.values, self.keys = values or {}, keys or {}
+    def __init__(
+        self,
+        values: dict[Path, Mark] | None = None,
+        keys: dict[Path, Mark] | None = None,
+        uses: dict[Path, tuple[str, ...]] | None = None,
+    ):
+        self.values, self.keys, self.uses = values or {}, keys or {}, uses or {}
+
+    def within(self, prefix: Path) -> Locate:
+        """What finds the marks of layers inside a layer, whose list stands at `prefix`, as if it were the only list."""
+        kept = (
+            {("layers", *path[len(prefix) :]): found for path, found in known.items() if path[: len(prefix)] == prefix}
+            for known in (self.values, self.keys, self.uses)
+        )
+        inside = Locate(*kept)  # type: ignore[arg-type]  # each of its own kind
+        if () in self.values:
+            inside.values[()] = self.values[()]
+        return inside
 
     def __call__(self, path: Path, on_key: bool = False) -> Mark | None:
         if on_key and path in self.keys:
@@ -157,3 +195,14 @@ class Locate:
             if path[:end] in self.values:
                 return self.values[path[:end]]
         return None
+
+    def made_by(self, path: Path) -> tuple[str, ...]:
+        """What made the value at a path that does not stand in the file as it is, such as the use of a block."""
+        return next((self.uses[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.uses), ())
+
+    def line(self, path: Path) -> str:
+        """A place in a sentence: `line 12`, or `base.yaml:12` in another file than the first; empty if unknown."""
+        mark, first = self(path), self.values.get(())
+        if mark is None:
+            return ""
+        return f"line {mark.line}" if first is None or mark.file == first.file else f"{mark.file}:{mark.line}"

@@ -153,7 +153,7 @@ class Evaluator:
     def _pass(self, counting: Sequence[Tally | Mean]) -> None:
         """Shows every sample to the net once."""
         for batch in self.batches.once():
-            samples = len(next(iter(batch.values())))
+            samples = self.batches.samples_in(batch)
             net = self.net(samples)
             net.feed(batch)
             net.run_forward()

@@ -17,11 +17,12 @@ from cfgnet import yamlio
 from cfgnet.data import Source
 from cfgnet.errors import CfgnetError, ShapeError
 from cfgnet.init import Filler
-from cfgnet.layer import Case, Layer, Port, Shape
+from cfgnet.layer import Case, Layer, Shape
 from cfgnet.net import Net
 from cfgnet.part import Part
 from cfgnet.plan import Shaped
 from cfgnet.policy import Policy
+from cfgnet.ports import Port
 from cfgnet.prepare import loads, prepare
 from cfgnet.solver import Solver
 
@@ -60,6 +61,12 @@ class Example(NamedTuple):
 
 HEAD = ["{type: InnerProduct, name: score, num_output: 10}", "{type: SoftmaxWithLoss, inputs: [score, label]}"]
 REGRESSION = ["{type: InnerProduct, name: score, num_output: 1}", "{type: EuclideanLoss, inputs: [score, target]}"]
+SEQUENCE = [
+    "{type: Embed, inputs: data, input_dim: 65, num_output: 32}",
+    "{type: LSTM, num_output: 128}",
+    "{type: InnerProduct, name: score, num_output: 65, axis: 2}",
+    "{type: SoftmaxWithLoss, inputs: [score, label], axis: 2}",
+]
 DIGITS = "{source: digits, batch_size: 64, transform: {scale: 0.0625}}"
 TEST = "{source: digits, split: test, batch_size: 120, transform: {scale: 0.0625}}"
 PAIRS = "{source: digits, batch_size: 64, pairs: true, transform: {scale: 0.0625}}"
@@ -78,7 +85,9 @@ VALUES: dict[str, Any] = {
     "path": "FILE",
     "power": 0.75,
     "stepsize": 1000,
+    "steps": 32,
     "stepvalue": [1000, 1500],
+    "streams": {"data": {"dim": 8}, "label": {"dim": 10, "format": "sparse", "kind": "index"}},
     "crop_size": 227,
     "tensors": {"data": {"shape": [8], "filler": "gaussian"}, "label": {"classes": 10}},
 }
@@ -119,7 +128,8 @@ def example(cls: type[Part]) -> Example:
         return next(filter(None, tried), Example(""))
     value = _smallest(cls)
     if issubclass(cls, Source):
-        return Example(_config(flow(value), REGRESSION if "formula" in value else HEAD))
+        head = REGRESSION if "formula" in value else SEQUENCE if "steps" in value else HEAD
+        return Example(_config(flow(value), head))
     short = value if len(value) > 1 else cls.type_name
     if issubclass(cls, Filler):
         return Example(_config(DIGITS, [*_filled(cls, value, flow(short)), *HEAD[-1:]]))

@@ -288,7 +288,9 @@ def _problem(item: ErrorDetails, known: tuple[str, ...]) -> tuple[Loc, PydanticC
     if len(loc) > 1 and loc[-1] in _UNION_TAGS:
         return loc[:-1], problem(f"{shown(value)} is not a value that this key takes")
     expected = _EXPECTED.get(kind, "another value").format(**context)
-    if kind == "string_pattern_mismatch" and "/" in context["pattern"]:
+    if kind == "string_pattern_mismatch" and "." not in context["pattern"]:
+        expected = "a letter, and then only letters, digits and _"
+    elif kind == "string_pattern_mismatch" and "/" in context["pattern"]:
         expected += " /"
     return loc, problem(f"expected {expected}, got {shown(value)}", _about_value(kind, value))
 

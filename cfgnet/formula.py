@@ -158,6 +158,8 @@ class _Evaluator:
             return self.value(node.body if self.value(node.test) else node.orelse)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
             return self.call(node, node.func.id)
+        if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice | ast.Tuple):
+            return self.item(node)
         raise FormulaError(f"{ast.unparse(node)!r} is not allowed here", node.col_offset + 1, ALLOWED)
 
     def name(self, node: ast.Name) -> Any:
@@ -166,6 +168,20 @@ class _Evaluator:
         except KeyError as error:
             hint = str(error.args[0]) if error.args else ""
             raise FormulaError(f"unknown name {node.id!r}", node.col_offset + 1, hint) from None
+
+    def item(self, node: ast.Subscript) -> Any:
+        """One item of a list or a mapping, as in `widths[stage]`."""
+        held, key = self.value(node.value), self.value(node.slice)
+        where = node.col_offset + 1
+        if isinstance(held, dict) and isinstance(key, str):
+            if key not in held:
+                raise FormulaError(f"{ast.unparse(node.value)} has no {key!r}", where, did_you_mean(key, held))
+            return held[key]
+        if isinstance(held, list) and isinstance(key, int) and not isinstance(key, bool):
+            if not -len(held) <= key < len(held):
+                raise FormulaError(f"{ast.unparse(node.value)} has {len(held)} items, and no {key}", where)
+            return held[key]
+        raise FormulaError(f"{ast.unparse(node)!r} is no item of a list or mapping", where)
 
     def call(self, node: ast.Call, name: str) -> Any:
         if name not in self.functions:

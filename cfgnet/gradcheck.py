@@ -159,7 +159,7 @@ def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, b
 def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     """The training net in float64 after a forward pass on the first samples of the data."""
     backend = get_backend("numpy")
-    spec = spec.model_copy(update={"dtype": "float64"})
+    spec = spec.model_copy(update={"dtype": "float64", "layers": [layer.exact() for layer in spec.layers]})
     prepared = prepare(spec, backend, ["train"])
     batches = prepared.batches["train"]
     wanted = min(batch, batches.batch_size)
@@ -168,7 +168,7 @@ def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     except SpecError:  # a layer that fixes the batch size, such as a Reshape, works with the configured one only
         wanted, plan = batches.batch_size, prepared.plans["train"]
     net = Net(plan, backend, seed=spec.seed)
-    net.feed({name: array[:wanted] for name, array in batches.at(0).items()})
+    net.feed(batches.part(batches.at(0), wanted))
     net.run_forward()
     return plan, net
 
@@ -180,7 +180,7 @@ def _layer_alone(net: Net, index: int) -> Net | None:
     if not node.layer.differentiable() or not any(step.node == index for step in net.plan.backward):
         return None
     names = dict.fromkeys(node.reads())
-    update = {"inputs": tuple(node.reads()), "outputs": tuple(node.writes()), "loss_weight": 1.0}
+    update = {"inputs": tuple(node.reads()), "outputs": tuple(node.writes()), "loss_weight": 1.0, "share": None}
     types = {name: net.plan.tensors[name] for name in names}
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
     layer = node.layer.model_copy(update=update)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
 from cfgnet.explain import did_you_mean, listed
-from cfgnet.layer import Block, Kind, Layer, Port, Shape, asks
+from cfgnet.layer import Block, Kind, Layer, Shape, asks
+from cfgnet.ports import Port
 from cfgnet.rules import Phase, State
 
 Bound = Mapping[str, str | tuple[str, ...]]
@@ -21,6 +22,8 @@ class TensorType:
 
     shape: Shape | None
     kind: Kind = "float"
+    steps_first: bool = False
+    """Whether the first axis of a tensor of the data counts steps, and the second one samples."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class Graph:
     inputs: Mapping[str, TensorType]
     """The tensors that come from outside."""
     nodes: tuple[Node, ...]
+    state: State = field(default_factory=State)
+    """The state in which its layers are there, beside the phase."""
+    around: str = ""
+    """The layer inside which all this is; empty for a net."""
 
     @cached_property
     def producer(self) -> Mapping[str, Node]:
@@ -77,6 +84,8 @@ class Graph:
 
     def of_samples(self, tensor: str) -> bool:
         """Whether a tensor comes from the data, along first inputs, so that its first axis counts samples."""
+        if self.around:
+            return False
         for _ in self.nodes:
             if tensor not in self.producer:
                 break
@@ -84,7 +93,7 @@ class Graph:
             if not reads:
                 return False
             tensor = reads[0]
-        return True
+        return tensor not in self.inputs or not self.inputs[tensor].steps_first
 
     @cached_property
     def results(self) -> tuple[str, ...]:
@@ -113,9 +122,13 @@ def build(
     inputs: Mapping[str, TensorType] | None,
     locate: Locate | None = None,
     state: State | None = None,
+    around: str = "",
 ) -> tuple[Graph, list[Problem]]:
-    """The graph of one phase and state, and what is wrong with the wiring; `inputs` is None where nobody knows them."""
-    builder = _Builder(layers, phase, inputs, locate or Locate(), state or State())
+    """The graph of one phase and state, and what is wrong with the wiring; `inputs` is None where nobody knows them.
+
+    `around` is the name of the layer inside which the layers are, if they are.
+    """
+    builder = _Builder(layers, phase, inputs, locate or Locate(), state or State(), around)
     return builder.build(), builder.problems
 
 
@@ -127,8 +140,10 @@ class _Builder:
         inputs: Mapping[str, TensorType] | None,
         locate: Locate,
         state: State,
+        around: str,
     ):
         self.phase: Phase = phase
+        self.state, self.around = state, around
         self.inputs, self.locate = inputs, locate
         self.problems: list[Problem] = []
         self.blocks: dict[int, Layer] = {}
@@ -185,15 +200,14 @@ class _Builder:
         for index, layer in self.layers:
             nodes.append(self.node(index, layer, previous))
             previous = self.after(layer, previous)
-        return Graph(self.phase, self.inputs or {}, self.ordered(nodes))
+        return Graph(self.phase, self.inputs or {}, self.ordered(nodes), self.state, self.around)
 
     def complain(self, path: Path, message: str, hint: str = "") -> None:
         self.problems.append(Problem(message, hint, ("layers", *path)))
 
     def at(self, index: int) -> str:
         """Where a layer stands, in words: `line 12`, or `layers[3]` where there is no file."""
-        mark = self.locate(("layers", index))
-        return f"line {mark.line}" if mark else f"layers[{index}]"
+        return self.locate.line(("layers", index)) or f"layers[{index}]"
 
     def check_names(self) -> set[int]:
         """Reports names that are taken; the layers whose default output clashes for that reason only."""
@@ -208,11 +222,8 @@ class _Builder:
         return repeated
 
     def outputs_of(self, layer: Layer) -> tuple[str, ...]:
-        """The outputs that a layer names, or its own name if it has a single required one."""
-        if layer.outputs is not None:
-            return layer.outputs
-        required = [port for port in layer.wired().outputs if not port.optional]
-        return (layer.name,) if layer.name and (required or layer.type_name == "?") else ()
+        """The outputs that a layer names, or those that it has by default."""
+        return layer.default_outputs() if layer.outputs is None else layer.outputs
 
     def claim_outputs(self, index: int, layer: Layer) -> None:
         for position, name in enumerate(self.outputs_of(layer)):
@@ -221,7 +232,8 @@ class _Builder:
                 if layer.type_name == "?":  # as a data layer of Caffe, of which enough is said
                     continue
                 hint = "choose another name: each tensor has one origin"
-                self.complain(path, f"{layer.name}: the tensor {name!r} already comes from the data", hint)
+                origin = f"goes into {self.around}" if self.around else "comes from the data"
+                self.complain(path, f"{layer.name}: the tensor {name!r} already {origin}", hint)
             elif name in self.made:
                 self.written_twice(path, layer, name)
             else:

@@ -24,7 +24,7 @@ from cfgnet.plan.shapes import chain, infer
 from cfgnet.rules import Phase, State
 from cfgnet.solver import Solver
 from cfgnet.solver.base import matches
-from cfgnet.spec import PHASES, Draft, Spec, parse
+from cfgnet.spec import PHASES, Draft, Spec, Unknown, parse, reported
 
 
 def load(path: str | FilePath, sets: Iterable[str] = ()) -> Spec:
@@ -41,8 +41,9 @@ def understood(draft: Draft) -> Spec:
     """The draft's Spec; SpecError if it has problems, with those of wiring and shapes beside those of the text."""
     if draft.spec:
         return draft.spec
-    _, more = _prepared(draft.layers, draft.sources, draft.state, 1, get_backend("numpy"), "float32", draft.locate)
-    raise SpecError(draft.problems + more).located(draft.locate)
+    locate = draft.document.locate
+    _, more = _prepared(draft.layers, draft.sources, draft.state, 1, get_backend("numpy"), "float32", locate)
+    raise SpecError(draft.problems + [p for p in more if not reported(p, draft.document)]).located(locate)
 
 
 @dataclass
@@ -126,7 +127,7 @@ def _prepared(
             if source:
                 records = prepared.records[phase] = source.open(seed)
                 batches = prepared.batches[phase] = Batches(source, records, phase, seed)
-                inputs = {name: TensorType(*what) for name, what in batches.tensors.items()}
+                inputs = _types(batches, batches.batch_size)
         except DataError as error:
             problems.append(_data_problem(error, phase, source))
         graph, found = build(layers, phase, inputs, locate, state)
@@ -139,7 +140,30 @@ def _prepared(
                 prepared.plans[phase] = plan
                 problems += assignments(assign or {}, plan)[1] if phase == "train" else []
         in_layers[phase] = found
-    return prepared, problems + _merged(layers, in_layers) + _unequal(prepared) + _unmatched(prepared, solver)
+    problems += [*_merged(layers, in_layers), *_unshared(layers), *_unequal(prepared), *_unmatched(prepared, solver)]
+    return prepared, problems
+
+
+def _unshared(layers: Sequence[Layer]) -> list[Problem]:
+    """The layers that are to have the parameters of one that there is not, or of another type."""
+    known = {layer.name: layer for layer in layers}
+    problems = []
+    for index, layer in enumerate(layers):
+        share, other = layer.share, known.get(layer.share or "")
+        if share is None or (other and other is not layer and type(other) in (type(layer), Unknown)):
+            continue
+        names = [name for name, each in known.items() if type(each) is type(layer) and each is not layer]
+        hint = did_you_mean(share, names, listed(f"of type {layer.type_name} there are", names))
+        message = f"{layer.name}: there is no other layer {share!r} whose parameters it could have"
+        if other and other is not layer:
+            message = f"{layer.name}: {share!r} is of type {other.type_name}, and it would have the parameters of that"
+        problems.append(Problem(message, hint, ("layers", index, "share")))
+    return problems
+
+
+def _types(batches: Batches, count: int) -> dict[str, TensorType]:
+    """What a net is given in a batch of `count` samples."""
+    return {name: TensorType(*what, batches.sample_axis(name) == 1) for name, what in batches.types(count).items()}
 
 
 def _unmatched(prepared: Prepared, solver: Solver | None) -> list[Problem]:
@@ -202,8 +226,7 @@ def _merged(layers: Sequence[Layer], found: Mapping[Phase, list[Problem]]) -> li
 
 def plan_for(spec: Spec, prepared: Prepared, phase: Phase, batch_size: int, backend: Backend) -> Plan:
     """The plan of a phase for another batch size than the configured one, such as the rest of a test set."""
-    tensors = prepared.batches[phase].tensors
-    inputs = {name: TensorType((batch_size, *shape[1:]), kind) for name, (shape, kind) in tensors.items()}
+    inputs = _types(prepared.batches[phase], batch_size)
     return plan_layers(
         spec.layers, phase, inputs, backend, spec.dtype, spec.place, state=spec.state, solver=spec.solver
     )

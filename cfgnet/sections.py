@@ -1,4 +1,7 @@
-"""Sections of a configuration: where the samples come from, what is fed, what is assigned, and how to train."""
+"""Sections of a configuration: where the samples come from, what is fed, what is assigned, and how to train.
+
+Also what a list of layers needs before it is read, in a configuration or inside a layer: a name for each.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -13,10 +13,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, ValidationError, model_validator
 
 import cfgnet.layers  # noqa: F401  registers the layer types
-from cfgnet import overlay, yamlio
+from cfgnet import yamlio
 from cfgnet.backend import Backend, BackendName, get_backend
 from cfgnet.backend.kernels import ConvAlgo
 from cfgnet.data import Memory, Source, Transform
+from cfgnet.document import Resolved, escaped, named, resolve
+from cfgnet.document.keys import Around, Page
 from cfgnet.errors import Locate, Path, Problem, SpecError
 from cfgnet.explain import did_you_mean, shown, suggest
 from cfgnet.explain import problems as explained
@@ -102,7 +104,7 @@ class Spec(Config):
 
     def to_yaml(self) -> str:
         """The resolved configuration, which reads back as an equal Spec."""
-        return yamlio.dump(self.settings())
+        return yamlio.dump(escaped(self.settings()))
 
 
 class Unknown(Layer, abstract=True):
@@ -111,60 +113,49 @@ class Unknown(Layer, abstract=True):
     type_name: ClassVar[str] = "?"
     ports: ClassVar[str] = "*x? -> *y?"
 
+    def default_outputs(self) -> tuple[str, ...]:
+        return (self.name,) if self.name else ()
+
 
 @dataclass
 class Draft:
     """A configuration as far as it could be understood, with every problem found; `spec` is None if there is any."""
 
+    document: Resolved
     spec: Spec | None
     layers: Sequence[Layer]
     sources: dict[Phase, Source | None]
     """The source of each phase that has one; None for one that could not be understood."""
     problems: list[Problem]
-    locate: Locate
     state: State = field(default_factory=State)
 
 
-def named(layers: list[Any]) -> list[Any]:
-    """Raw layers with a name for each that has none: its type in lower case and a number, as in relu1, relu2."""
-    taken = {str(item.get("name")) for item in layers if isinstance(item, dict)}
-    counts: Counter[str] = Counter()
-    result = []
-    for item in layers:
-        kind = item.get("type") if isinstance(item, dict) else item
-        if isinstance(kind, str) and not (isinstance(item, dict) and item.get("name")):
-            kind = getattr(Layer.find(kind), "type_name", kind).lower()
-            counts[kind] += 1
-            while f"{kind}{counts[kind]}" in taken:
-                counts[kind] += 1
-            item = {**(item if isinstance(item, dict) else {"type": item}), "name": f"{kind}{counts[kind]}"}
-        result.append(item)
-    return result
-
-
 def parse(document: yamlio.Document, sets: Iterable[str] = ()) -> Draft:
-    """The configuration in `document` after `--set` and `${...}`; problems are collected, not raised."""
-    overlay.apply_sets(document, sets)
-    overlay.interpolate(document)
+    """The configuration in `document`, with all that it stands for, after `--set`; problems are collected, not raised.
+
+    SpecError only where there is no going on, as when a file that it names cannot be read.
+    """
+    document = resolve(document, sets)
     problems = document.problems
     if not isinstance(document.value, dict):
         hint = "start from an example in configs/"
         found = "an empty file" if document.value is None else shown(document.value)
         problems.append(Problem(f"expected a configuration with keys such as layers: and data:, got {found}", hint))
-        return Draft(None, [], {}, problems, document.locate)
+        return Draft(document, None, [], {}, problems)
     try:
         spec = Spec.model_validate(document.value)
         spec._locate = document.locate
     except ValidationError as error:
-        problems += [refined(p, document) for p in explained(error) if not _known(p.path, document.unusable)]
+        problems += [refined(p, document) for p in explained(error) if not reported(p, document)]
         layers, sources = salvaged_layers(document.value), salvaged_sources(document.value)
-        return Draft(None, layers, sources, problems, document.locate, salvaged_state(document.value))
+        return Draft(document, None, layers, sources, problems, salvaged_state(document.value))
     sources = {phase: source for phase in PHASES if (source := getattr(spec.data, phase))}
-    return Draft(None if problems else spec, spec.layers, sources, problems, document.locate, spec.state)
+    return Draft(document, None if problems else spec, spec.layers, sources, problems, spec.state)
 
 
-def _known(path: Path, unusable: set[Path]) -> bool:
-    return any(path[:end] in unusable for end in range(1, len(path) + 1))
+def reported(problem: Problem, document: Resolved) -> bool:
+    """Whether the value that a problem is about has one that is reported already."""
+    return any(problem.path[:end] in document.unusable for end in range(1, len(problem.path) + 1))
 
 
 def salvaged_layers(value: dict[str, Any]) -> list[Layer]:
@@ -249,7 +240,7 @@ _EXAMPLES = {
 """What may stand at a place where something else is."""
 
 
-def refined(problem: Problem, document: yamlio.Document) -> Problem:
+def refined(problem: Problem, document: Resolved) -> Problem:
     """The same problem, put better where the configuration around it says what was meant."""
     tag = problem.path[-1] if problem.path[-1:] in (("type",), ("source",)) else None
     if tag and isinstance(_value_at(document.value, problem.path[:-1]), str):  # the short form, as in `- ReLU`
@@ -258,11 +249,11 @@ def refined(problem: Problem, document: yamlio.Document) -> Problem:
     if tag and not isinstance(here, str):
         return replace(problem, message=f"expected a name, got {shown(here)}", hint="")
     if message.startswith("unknown layer type"):
-        return replace(problem, hint=about_type(str(here)))
+        return replace(problem, hint=about_type(str(here), document.blocks))
     if message.startswith("unknown data source") and Source.find(str(here).rpartition(".")[2]):
         return replace(problem, hint=f"as in {{source: {here.rpartition('.')[2]}, path: {here}}}")
     if message.startswith("unknown key"):
-        return replace(problem, hint=_belongs(path) or problem.hint)
+        return replace(problem, hint=_belongs(path) or _around_word(path) or problem.hint)
     if message.startswith("missing key"):
         return _missing(problem, here)
     if path in document.formulas and message.startswith("expected"):
@@ -277,7 +268,7 @@ def refined(problem: Problem, document: yamlio.Document) -> Problem:
 def _missing(problem: Problem, here: Any) -> Problem:
     """The problem of a missing key, with what stands in its place, or where it is explained."""
     key = problem.message.split("'")[1]
-    in_layer = problem.path[:1] == ("layers",) and len(problem.path) == 2
+    in_layer = len(problem.path) > 1 and problem.path[-2] in ("layers", "body")
     keys = list(here) if isinstance(here, dict) else []
     hint = problem.hint
     if key in ("type", "source"):
@@ -314,6 +305,16 @@ def _belongs(path: Path) -> str:
     return ""
 
 
+def _around_word(path: Path) -> str:
+    """What an unknown key of a file or of a layer is probably meant to be that is no setting; empty if nothing."""
+    models: dict[int, type[Config]] = {1: Page, 3: Around}
+    model = models.get(len(path))
+    of_layer = path[0] == "layers"
+    words = model.model_fields if model and of_layer == (model is Around) else {}
+    close = difflib.get_close_matches(str(path[-1]), words, 1, 0.75)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
 def _value_at(value: Any, path: Path) -> Any:
     for step in path:
         try:
@@ -323,8 +324,8 @@ def _value_at(value: Any, path: Path) -> Any:
     return value
 
 
-def about_type(name: str) -> str:
-    """What to do about a layer type that does not exist."""
+def about_type(name: str, blocks: Iterable[str] = ()) -> str:
+    """What to do about a layer type that does not exist, where there are such blocks."""
     first, colon, rest = name.partition(":")
     if colon and first in Layer.model_fields | {"type": None}:
         return f"a space is missing behind the colon: {first}: {rest}"
@@ -337,7 +338,8 @@ def about_type(name: str) -> str:
         return f"samples come from `data:` at the top of the file: {name} is its source {source.type_name}"
     if re.sub(r"[\W_]", "", name.casefold()) in ("input", "inputlayer"):
         return "samples come from `data:` at the top of the file, not from a layer"
-    names = {alias: m.type_name for m in Layer.members().values() for alias in (m.type_name, *m.aliases)}
+    types = {alias: m.type_name for m in Layer.members().values() for alias in (m.type_name, *m.aliases)}
+    names = {block: block for block in blocks} | types
     found = suggest(name, names)
     if not found:
         return "`cfgnet layers` lists the types"

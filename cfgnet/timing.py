@@ -11,8 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
+from cfgnet.backend.kernels import Call
 from cfgnet.backend.kernels.fold import folded
-from cfgnet.net import Call, Net
+from cfgnet.net import Net
 from cfgnet.solver import Solver
 from cfgnet.spec import Spec
 from cfgnet.trainer import length, trained_net

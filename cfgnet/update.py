@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from cfgnet.backend.kernels import Record, Recorder
+from cfgnet.backend.kernels import Call, Record, Recorder
 from cfgnet.backend.kernels.fold import folded
 from cfgnet.backend.kernels.memory import overlap, zeros
 from cfgnet.errors import ContractError, SnapshotError
@@ -22,9 +22,12 @@ Array = Any
 
 
 class Updater:
-    """The solver's state beside the flat parameters, and the update in Caffe's order."""
+    """The solver's state beside the flat parameters, and the update in Caffe's order.
 
-    def __init__(self, solver: Solver, params: Parameters, max_iter: int):
+    Without `fold` every kernel runs on its own.
+    """
+
+    def __init__(self, solver: Solver, params: Parameters, max_iter: int, *, fold: bool = True):
         self.solver, self.params, self.max_iter = solver, params, max_iter
         self.average = params.averaged() if solver.average else None
         """The averaged weights, where they are kept."""
@@ -47,7 +50,7 @@ class Updater:
         recorder.sum("g * g", self._square, (0,), g=params.grads)
         clipped = solver.clip_gradients is not None
         self._norm = params.backend.k.bound(recorder.records if clipped else [])
-        self.steps = folded(list(self._records()))
+        self.steps = folded([*self._records()]) if fold else [*self._records()]
         """What an update does, in order."""
         self._calls = params.backend.k.bound(self.steps)
 
@@ -107,7 +110,7 @@ class Updater:
 
     # Recording.
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[Record | Call]:
         """The kernels of an update."""
         solver = self.solver
         for number, group in enumerate(self.params.groups):
@@ -121,7 +124,7 @@ class Updater:
                     recorder.map("a + (w - a) / total", piece.average, a=piece.average, w=piece.w, total=total)
                     yield from recorder.records
 
-    def _update(self, piece: _Piece, offered: Mapping[str, Any]) -> list[Record]:
+    def _update(self, piece: _Piece, offered: Mapping[str, Any]) -> list[Record | Call]:
         """The kernels of the update of some parameters."""
         solver, backend = self.solver, self.params.backend
         asked = asks(type(solver), "update")

@@ -51,11 +51,32 @@ class Document:
     """Where a problem is reported already, so that nothing more need be said about the value there."""
     formulas: dict[Path, str] = field(default_factory=dict)
     """The text with `${...}` that stood where there is now its value."""
+    before: dict[Path, list[tuple[Mark | None, Any]]] = field(default_factory=dict)
+    """What stood at a path before another file or `--set` took its place, the last one last."""
+    nodes: int = 0
+    """How many values were read."""
+    size: int = 0
+    """How many characters were read."""
 
     @property
     def locate(self) -> Locate:
         """Finds the mark of a path."""
         return Locate(self.values, self.keys)
+
+    def take(self, other: Document, value: Any, origin: Path, path: Path) -> Any:
+        """A copy of `value` for `path`, with its marks; it stands at `origin` in another document or in this one."""
+        for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
+            if origin in theirs:
+                mine[path] = theirs[origin]
+        if origin in other.unusable:
+            self.unusable.add(path)
+        if origin in other.before:
+            self.before[path] = other.before[origin]
+        if isinstance(value, dict):
+            return {key: self.take(other, item, (*origin, key), (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.take(other, item, (*origin, i), (*path, i)) for i, item in enumerate(value)]
+        return value
 
 
 def read(path: str | FilePath) -> Document:
@@ -95,7 +116,7 @@ def _neighbours(folder: FilePath, name: str = "") -> str:
 
 def parse(text: str, file: str = "<text>") -> Document:
     """The document in `text`; SpecError if it is no YAML or over the bounds; duplicate keys and tags are problems."""
-    document = Document(None, {(): Mark(file, 1, 1)})
+    document = Document(None, {(): Mark(file, 1, 1)}, size=len(text))
     try:
         builder = _Builder(yaml.parse(text, Loader=_Parser), file, document)
         document.value = builder.build()
@@ -185,7 +206,6 @@ class _Builder:
         self.events, self.file, self.document = events, file, document
         self.anchors: dict[str, tuple[Path, Any, int]] = {}
         """The path and the value of each anchor, and how many nodes it has."""
-        self.nodes = 0
 
     def build(self) -> Any:
         """The value of the only document of the stream; None for an empty one."""
@@ -209,8 +229,8 @@ class _Builder:
         return SpecError([Problem(message, hint, mark=self.mark(event))])
 
     def count(self, event: Any, nodes: int) -> None:
-        self.nodes += nodes
-        if self.nodes > MAX_NODES:
+        self.document.nodes += nodes
+        if self.document.nodes > MAX_NODES:
             raise self.stop(event, f"expected at most {MAX_NODES:,} values, got more", "every *alias counts in full")
 
     def node(self, event: Any, path: Path, depth: int) -> Any:
@@ -224,7 +244,7 @@ class _Builder:
             self.complain(event, f"the tag {tag} is not allowed", "write plain values only: text, numbers, lists", path)
             self.document.unusable.add(path)
         self.document.values[path] = self.mark(event)
-        before = self.nodes
+        before = self.document.nodes
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = scalar(event.value) if event.implicit[0] else event.value
@@ -233,7 +253,7 @@ class _Builder:
         else:
             value = self.mapping(path, depth)
         if event.anchor:
-            self.anchors[event.anchor] = (path, value, self.nodes - before + 1)
+            self.anchors[event.anchor] = (path, value, self.document.nodes - before + 1)
         return value
 
     def sequence(self, path: Path, depth: int) -> list[Any]:
@@ -276,7 +296,7 @@ class _Builder:
                 continue
             for key, item in source.items():
                 if key not in items:
-                    items[key] = self.echo(item, (*at, key), (*path, key))
+                    items[key] = self.document.take(self.document, item, (*at, key), (*path, key))
 
     def alias(self, event: Any, path: Path) -> Any:
         if event.anchor not in self.anchors:
@@ -285,18 +305,7 @@ class _Builder:
             raise self.stop(event, f"the alias *{event.anchor} has no anchor before it", hint)
         origin, value, nodes = self.anchors[event.anchor]
         self.count(event, nodes)
-        return self.echo(value, origin, path)
-
-    def echo(self, value: Any, origin: Path, path: Path) -> Any:
-        """A copy of `value` for `path`, with the marks of `origin`, so that a later `--set` changes one place only."""
-        for marks in (self.document.values, self.document.keys):
-            if origin in marks:
-                marks[path] = marks[origin]
-        if isinstance(value, dict):
-            return {key: self.echo(item, (*origin, key), (*path, key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.echo(item, (*origin, i), (*path, i)) for i, item in enumerate(value)]
-        return value
+        return self.document.take(self.document, value, origin, path)  # a copy, so that --set changes one place only
 
 
 def dump(value: Any) -> str:

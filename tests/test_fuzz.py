@@ -66,6 +66,39 @@ NASTY = (
     "x ReLU data label conv score test train &a *a *test !!python/name:os.system ! | > - ? : ${ ${} $${ "
     '"${1/0}" "${hidden}" "${hidden*1e308*10}" "${9**99}" "${deep}" <<:'
 )
+WITH_BLOCKS = """\
+vars: {n: 2, wide: [3, 4], deep: true}
+data: {train: {source: synthetic, count: 20, inputs: [1, 6, 6], batch_size: 5, classification: 3}}
+blocks:
+  conv:
+    args: [num_output, size: 3, pad: "${size // 2}"]
+    layers:
+      - {type: Convolution, name: c, num_output: "${num_output}", kernel_size: "${size}", pad: "${pad}"}
+      - {type: ReLU}
+  residual:
+    args: {num_output: 4}
+    inputs: [input, skip]
+    outputs: [sum, first]
+    layers:
+      - {type: conv, name: first, num_output: "${num_output}"}
+      - {type: conv, name: second, num_output: "${num_output}", when: "${num_output > 3}"}
+      - {type: Eltwise, name: sum, inputs: [second, skip]}
+layers:
+  - {type: conv, name: stem, num_output: 4}
+  - {type: residual, name: r, inputs: [stem, stem], outputs: [a, b], param: {first/c.weight: {lr_mult: 2}}}
+  - repeat: "${min(n, 9)}"
+    index: i
+    scope: "s${i}"
+    frozen: false
+    layers:
+      - {type: residual, inputs: [a, b], share: r}
+      - {type: Pooling, name: "p${i}", kernel_size: 1, when: "${deep}"}
+  - {scope: tower, layers: [{type: InnerProduct, name: fc, num_output: "${wide[0]}"}, {name_scope: x, type: ReLU}]}
+  - {scope: tower, reuse: true, layers: [{type: InnerProduct, name: fc, num_output: 3, inputs: s0/p0}]}
+  - {type: SoftmaxWithLoss, name: loss, inputs: [tower_1/fc, label]}
+solver: {type: SGD, base_lr: 0.1}
+train: {max_iter: 10}
+"""
 LINES = BASE.splitlines()
 TOKENS = sorted({token for line in LINES for token in line.replace(",", " ").split() if len(token) > 1})
 
@@ -82,9 +115,9 @@ def examples(count: int) -> Any:
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> str:
-    """The base text with one to four changes, such as a user's hand or cat could make."""
-    lines = list(LINES)
+def mutated(draw: st.DrawFn, text: str = BASE) -> str:
+    """A text with one to four changes, such as a user's hand or cat could make."""
+    lines = text.splitlines()
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(lines) - 1))
         other = draw(st.integers(0, len(lines) - 1))
@@ -126,11 +159,18 @@ def load_and_prepare(text: str) -> None:
 
 def test_the_base_of_the_mutations_is_right() -> None:
     assert set(prepare(cfgnet.loads(BASE)).plans) == {"train", "test"}
+    assert len(prepare(cfgnet.loads(WITH_BLOCKS)).plans["train"].nodes) == 23
 
 
 @examples(250)
 @given(mutated())
 def test_a_changed_configuration_is_understood_or_refused(text: str) -> None:
+    load_and_prepare(text)
+
+
+@examples(250)
+@given(mutated(WITH_BLOCKS))
+def test_a_changed_configuration_with_blocks_is_understood_or_refused(text: str) -> None:
     load_and_prepare(text)
 
 
@@ -152,9 +192,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @st.composite
-def with_other_values(draw: st.DrawFn) -> str:
-    """The base with one to three values replaced, removed or moved, as YAML that reads without a mistake."""
-    value = yamlio.parse(BASE).value
+def with_other_values(draw: st.DrawFn, text: str = BASE) -> str:
+    """A text with one to three values replaced, removed or moved, as YAML that reads without a mistake."""
+    value = yamlio.parse(text).value
     for _ in range(draw(st.integers(1, 3))):
         *way, last = draw(st.sampled_from(places(value)))
         holder = value
@@ -175,6 +215,12 @@ def with_other_values(draw: st.DrawFn) -> str:
 @examples(300)
 @given(with_other_values())
 def test_other_values_are_understood_or_refused(text: str) -> None:
+    load_and_prepare(text)
+
+
+@examples(300)
+@given(with_other_values(WITH_BLOCKS))
+def test_other_values_around_blocks_are_understood_or_refused(text: str) -> None:
     load_and_prepare(text)
 
 

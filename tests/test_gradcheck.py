@@ -189,7 +189,7 @@ def test_a_mistake_between_right_layers_is_found(monkeypatch):
     joined = "{type: Eltwise, name: sum, inputs: [hidden, suspect]}\n  - {type: InnerProduct, name: score"
     split = (NET % "TanH").replace("{type: InnerProduct, name: score", joined)
     assert all(r.verdict == "ok" for r in grad_check(cfgnet.loads(split)))
-    monkeypatch.setattr("cfgnet.net.Net._destination", lambda self, flow, _: flow and self.gradients[flow.tensor])
+    monkeypatch.setattr("cfgnet.recording._destination", lambda flow, arrays, _: flow and arrays.gradients[flow.tensor])
     wrong = [r for r in grad_check(cfgnet.loads(split)) if r.verdict == "wrong"]
     assert {r.layer for r in wrong} == {"hidden"}
     assert {r.cause for r in wrong} == {"a branch is missing: the layers are right, their sum is not"}

@@ -42,6 +42,28 @@ class LayerRng:
         """The number from which the kernels draw; the same throughout an iteration."""
         return rng.key(self._seed, "layer", self._layer, self.iteration)
 
+    def inside(self, layer: str, step: int) -> StepRng:
+        """The random numbers of a layer inside this one, at one of the steps in which it runs."""
+        return StepRng(self, layer, step)
+
+
+@dataclass(frozen=True)
+class StepRng:
+    """The random numbers of a layer that runs several times in an iteration: a function of those around it, and of the
+    layer and the step."""
+
+    around: LayerRng | StepRng
+    layer: str
+    step: int
+
+    def key(self) -> int:
+        """The number from which the kernels draw."""
+        return rng.key(self.around.key(), "inside", self.layer, self.step)
+
+    def inside(self, layer: str, step: int) -> StepRng:
+        """The random numbers of a layer inside this one."""
+        return StepRng(self, layer, step)
+
 
 def get_backend(
     name: str = "auto", threads: int | None = None, conv_algo: ConvAlgo = "auto", dtype: str = "float32"

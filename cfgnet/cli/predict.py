@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,12 @@ def command(
 ) -> None:
     """Let the net in RUN judge INPUTS: images, npy files (a sample or a batch), or csv files (a sample per row).
 
+    Where the data of the net are text, or a file of CNTK, so may be INPUTS. A net that judges every step of a sequence
+    has a row for each.
+
     Example: cfgnet predict runs/lenet_digits seven.png --invert
     """
     from cfgnet import rundir
-    from cfgnet.inputs import read_samples
     from cfgnet.trained import Trained
 
     folder = rundir.find(run)
@@ -46,32 +49,38 @@ def command(
     predictor = trained.predictor(fetch)
     rows: list[dict[str, Any]] = []
     for path in inputs:
-        samples = trained.transformed(read_samples(path, *trained.raw_input(), invert))
-        values = predictor(**dict.fromkeys(predictor.inputs, samples))
-        names = trained.class_names(values.shape[1]) if predictor.classes else None
-        rows += [_row(path, index, value, names, top) for index, value in enumerate(values)]
+        values = predictor(**trained.read(path, predictor.inputs, invert))
+        names = trained.class_names(values.shape[-1]) if predictor.classes else None
+        for index, value in enumerate(values):
+            rows += _rows({"input": str(path), "index": index}, value, names, top)
     if as_json:
         print_json(rows)
     else:
         click.echo(_text(rows))
 
 
-def _row(path: Path, index: int, value: np.ndarray[Any, Any], names: list[str] | None, top: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"input": str(path), "index": index}
-    if names is not None and value.ndim == 1:
+def _rows(
+    sample: dict[str, Any], value: np.ndarray[Any, Any], names: list[str] | None, top: int
+) -> Iterator[dict[str, Any]]:
+    """What is said of a sample: one row, or one for each of its steps where each has classes of its own."""
+    if names is None or value.ndim > 2:
+        yield sample | {"values": value.tolist()}
+    elif value.ndim == 2:
+        for step, probability in enumerate(value):
+            yield from _rows(sample | {"step": step}, probability, names, top)
+    else:
         order = (-value).argsort(kind="stable")[:top]
-        return row | {"top": [{"class": names[i], "probability": float(value[i])} for i in order]}
-    return row | {"values": value.tolist()}
+        yield sample | {"top": [{"class": names[i], "probability": float(value[i])} for i in order]}
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
-    lines = []
+    lines, steps = [], ["step"] if any("step" in row for row in rows) else []
     for row in rows:
         if "top" in row:
             said = [f"{guess['class']}  {guess['probability']:.3f}" for guess in row["top"]]
         else:
             said = [str(row["values"])]
-        lines.append([row["input"], str(row["index"]), *said])
-    width = max(map(len, lines))
-    header = ["input", "sample", *("prediction" if i == 0 else f"{i + 1}." for i in range(width - 2))]
-    return table([line + [""] * (width - len(line)) for line in lines], header, right="sample")
+        lines.append([row["input"], str(row["index"]), *(str(row.get(key, "")) for key in steps), *said])
+    width, fixed = max(map(len, lines)), ["input", "sample", *steps]
+    header = [*fixed, *("prediction" if i == 0 else f"{i + 1}." for i in range(width - len(fixed)))]
+    return table([line + [""] * (width - len(line)) for line in lines], header, right="sample step")

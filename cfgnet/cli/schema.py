@@ -36,19 +36,61 @@ def command() -> None:
 
 def spec_schema() -> Schema:
     """The schema of a whole configuration (draft 2020-12); the same for the same registries."""
+    from cfgnet.document.keys import Page
     from cfgnet.spec import Spec
 
     definitions: dict[str, Schema] = {}
     body = _object(Spec, definitions)
+    body["properties"] |= _object(Page, definitions)["properties"]
+    body["properties"] |= _layers(body["properties"]["layers"], definitions)
     while missing := sorted(name for name, found in definitions.items() if not found):
         for name in missing:
             definitions[name] = _definition(_known_configs()[name], definitions)
+    definitions["Definition"]["properties"]["layers"] |= {"$ref": "#/$defs/Layers", "minItems": 1}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "cfgnet configuration",
-        **body,
+        **_whole_or_part(body),
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _whole_or_part(body: Schema) -> Schema:
+    """The schema of a file that says everything, and of one that says a part and names others for the rest.
+
+    In a part, what other files say of data and solver is not known, so that nothing can be missing there.
+    """
+    described = {name: {"description": body["properties"][name].get("description", "")} for name in ("data", "solver")}
+    part = {"properties": body["properties"] | described}
+    names_others = {"anyOf": [{"required": ["extends"]}, {"required": ["include"]}, {"not": {"required": ["layers"]}}]}
+    whole = {name: body["properties"][name] for name in described}
+    kept = {key: value for key, value in body.items() if key != "required"}
+    return {**kept, **part, "if": names_others, "else": {"properties": whole}}
+
+
+def _layers(field: Schema, definitions: dict[str, Schema]) -> dict[str, Schema]:
+    """The layers of a file: layers, uses of blocks and groups, or changes to the layers of another file by name."""
+    from cfgnet.document.keys import COMMON, Around, Group, Use
+    from cfgnet.layer import Layer
+
+    around = _object(Around, definitions)["properties"]
+    common = {name: {"$ref": f"#/$defs/Layer.{name}"} for name in COMMON}
+    group = _object(Group, definitions)
+    group["properties"] |= {"layers": {"$ref": "#/$defs/Layers"}, **common, **around}
+    named = {"description": "The block.", "type": "string", "pattern": f"^[a-z]|{HOLE}"}
+    use = {
+        "title": "use of a block",
+        "type": "object",
+        "properties": {"type": named, **_object(Use, definitions)["properties"], **common, **around},
+        "required": ["type"],
+    }
+    short = {"type": "string", "pattern": f"^[a-z]|{HOLE}"}
+    definitions |= {f"Around.{name}": each for name, each in around.items()}
+    definitions["Layers"] = {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/Layer"}, group, use, short]}}
+    definitions.setdefault(Layer.__name__, {})
+    changes = {"type": "object", "additionalProperties": {"type": "object"}}
+    whole = {key: value for key, value in field.items() if key != "description"}
+    return {"layers": {"description": field["description"], "anyOf": [whole, changes]}}
 
 
 def _known_configs() -> dict[str, type[Config]]:
@@ -77,6 +119,9 @@ def _family(family: type[Part], definitions: dict[str, Schema]) -> Schema:
     common = _object(family, definitions)["properties"]
     definitions |= {f"{family.__name__}.{name}": field for name, field in common.items()}
     branches = [_member(member, definitions) for member in members.values()]
+    if family.__name__ == "Layer":
+        for branch in branches:
+            branch["properties"] |= {name: {"$ref": f"#/$defs/Around.{name}"} for name in _around_words()}
     for branch in branches:
         for name, field in common.items():
             if branch["properties"].get(name) == field:
@@ -84,6 +129,12 @@ def _family(family: type[Part], definitions: dict[str, Schema]) -> Schema:
     branches.append({"type": "object", "properties": {family.tag: WITH_HOLE}, "required": [family.tag]})
     bare = [name for member in members.values() if _needs_nothing(member) for name in _names(member)]
     return {"description": _text(family), "anyOf": [*branches, *([{"enum": bare}, WITH_HOLE] if bare else [])]}
+
+
+def _around_words() -> list[str]:
+    from cfgnet.document.keys import Around
+
+    return list(Around.model_fields)
 
 
 def _needs_nothing(member: type[Part]) -> bool:
@@ -139,6 +190,8 @@ def _open(schema: Any, definitions: dict[str, Schema]) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: _open(value, definitions) for key, value in schema.items() if key not in ("title", "default")}
+    if kept.get("items") == {"$ref": "#/$defs/Layer"}:  # with uses of blocks, and groups
+        return {key: value for key, value in kept.items() if key not in ("type", "items")} | {"$ref": "#/$defs/Layers"}
     if "$ref" in kept:
         definitions.setdefault(kept["$ref"].rpartition("/")[2], {})
     elif "enum" in kept or "const" in kept:

@@ -8,7 +8,7 @@ resume needs the iteration and nothing else.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -51,7 +51,7 @@ class Batches:
         self.source, self.records, self.phase, self.seed = source, records, phase, seed
         self.count, self.batch_size = records.count, source.batch_size
         self.batches_per_epoch = -(-self.count // self.batch_size)
-        shapes, kinds = dict(records.shapes), dict(records.kinds)
+        shapes, kinds, steps_first = dict(records.shapes), dict(records.kinds), set(records.steps_first)
         self._raw = shapes.get("data", ())
         source.transform.check(shapes, kinds)
         if not source.transform.idle():
@@ -60,12 +60,37 @@ class Batches:
         if self._pairs:
             shapes |= {"data_p": shapes["data"], "sim": ()}
             kinds |= {"data_p": "float", "sim": "int"}
-        self.tensors: dict[str, tuple[Shape, Kind]] = {
-            name: ((self.batch_size, *shape), kinds[name]) for name, shape in shapes.items()
-        }
+            steps_first |= {"data_p"} if "data" in steps_first else set()
+        self._shapes, self._kinds, self._steps_first = shapes, kinds, steps_first
+        self.tensors = self.types(self.batch_size)
         """Shape of a full batch and kind of numbers, by tensor name."""
         # A batch touches at most two epochs, because it is no longer than the set.
         self._epoch = functools.lru_cache(maxsize=2)(self._decide)
+
+    def types(self, count: int) -> dict[str, tuple[Shape, Kind]]:
+        """Shape and kind of numbers of a batch of `count` samples, by tensor name."""
+        found = {}
+        for name, shape in self._shapes.items():
+            axis = self.sample_axis(name)
+            found[name] = (*shape[:axis], count, *shape[axis:]), self._kinds[name]
+        return found
+
+    def sample_axis(self, tensor: str) -> int:
+        """Which axis of a tensor counts samples: the one behind the steps where these are first, else the first."""
+        return int(tensor in self._steps_first)
+
+    def part(self, batch: Mapping[str, Array], count: int) -> dict[str, Array]:
+        """The first `count` samples of a batch."""
+        return {name: array[:, :count] if self.sample_axis(name) else array[:count] for name, array in batch.items()}
+
+    def laid(self, samples: Mapping[str, Array]) -> dict[str, Array]:
+        """Samples, along the first axis of each array, as a net takes them."""
+        return {name: swapped(array) if self.sample_axis(name) else array for name, array in samples.items()}
+
+    def samples_in(self, batch: Mapping[str, Array]) -> int:
+        """How many samples a batch has."""
+        name, array = next(iter(batch.items()))
+        return int(array.shape[self.sample_axis(name)])
 
     def epoch_at(self, iteration: int) -> int:
         """The epoch, from 0, that the first sample of the batch of `iteration` belongs to."""
@@ -81,9 +106,9 @@ class Batches:
             positions = np.arange(first, min(first + left, self.count))
             parts.append(self._samples(self._epoch(epoch), positions))
             epoch, first, left = epoch + 1, 0, left - len(positions)
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if len(parts) > 1:
+            parts = [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}]
+        return self.laid(parts[0])
 
     def once(self) -> Iterator[dict[str, Array]]:
         """Every sample exactly once, in the order of the source; the last batch may be shorter.
@@ -94,7 +119,7 @@ class Batches:
 
         epoch = self._decide(0, np.arange(self.count))
         for first in range(0, self.count, self.batch_size):
-            yield self._samples(epoch, np.arange(first, min(first + self.batch_size, self.count)))
+            yield self.laid(self._samples(epoch, np.arange(first, min(first + self.batch_size, self.count))))
 
     def _decide(self, number: int, order: Array | None = None) -> _Epoch:
         import numpy as np
@@ -119,6 +144,13 @@ class Batches:
             for name, draws in epoch.draws.items():
                 batch[name] = self.source.transform.apply(batch[name], draws, positions)
         return batch
+
+
+def swapped(array: Array) -> Array:
+    """A copy whose first two axes have changed places."""
+    import numpy as np
+
+    return np.ascontiguousarray(array.swapaxes(0, 1))
 
 
 class Prefetch:

@@ -32,28 +32,33 @@ class Finding:
 def examine(records: Records, classes: int | None = None) -> list[Finding]:
     """What is wrong with the samples: none at all, nan or infinity, labels outside of 0..classes-1, unused classes.
 
-    `classes` is the number of classes of the net; without it, the names that the source knows are counted.
+    `classes` is the number of classes of the net; without it, the names that the source knows are counted. Where a
+    sample has several labels, they are looked at only if it is given, and each class need not be there.
     """
     if not records.count:
         return [Finding("error", "there are no samples")]
+    labelled = records.kinds.get("label") == "int" if classes is not None else _has_labels(records)
     if classes is None and records.classes is not None:
         classes = len(records.classes)
     findings = []
     for name, kind in records.kinds.items():
         if kind == "float":
             findings += _not_finite(records, name)
-    if _has_labels(records):
+    if labelled:
         findings += _labels(records, classes)
     return findings
 
 
 def class_counts(records: Records) -> dict[int, int]:
     """How many samples each label has, by ascending label; empty if the samples have no label."""
-    if not _has_labels(records):
-        return {}
+    return _counts(records) if _has_labels(records) else {}
+
+
+def _counts(records: Records) -> dict[int, int]:
+    """How often each label occurs, by ascending label."""
     counts: Counter[int] = Counter()
     for _, block in _blocks(records, "label"):
-        counts.update(block.tolist())
+        counts.update(block.ravel().tolist())
     return dict(sorted(counts.items()))
 
 
@@ -89,17 +94,18 @@ def _not_finite(records: Records, name: str) -> list[Finding]:
 
 
 def _labels(records: Records, classes: int | None) -> list[Finding]:
-    counts = class_counts(records)
+    per_sample = size(records.shapes["label"])
+    counts = _counts(records)
     bad = {label for label in counts if label < 0 or (classes is not None and label >= classes)}
     if bad:
         row, label = next(
-            (first + i, label)
+            (first + i // per_sample, label)
             for first, block in _blocks(records, "label")
-            for i, label in enumerate(block.tolist())
+            for i, label in enumerate(block.ravel().tolist())
             if label in bad
         )
         number = sum(counts[label] for label in bad)
-        more = f", the first of {number} such samples" if number > 1 else ""
+        more = f", the first of {number} such {'samples' if per_sample == 1 else 'labels'}" if number > 1 else ""
         wanted = "0 or more" if classes is None else f"0 to {classes - 1}"
         hint = (
             "labels count from 0"
@@ -108,7 +114,7 @@ def _labels(records: Records, classes: int | None) -> list[Finding]:
         )
         return [Finding("error", f"'label': expected {wanted}, found {label} in sample {row}{more}", hint)]
     number = classes or max(counts) + 1
-    if len(counts) == number:
+    if len(counts) == number or per_sample > 1:
         return []
     missing = itertools.islice((label for label in range(number) if label not in counts), 10)
     shown = ", ".join(map(str, missing)) + (", ..." if number - len(counts) > 10 else "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import PositiveInt
 
@@ -35,10 +36,18 @@ class Records(ABC):
     """Names of the classes, by label."""
     full_scale: float = 1.0
     """The value of a fully lit pixel."""
+    steps_first: Collection[str] = frozenset()
+    """Tensors whose first axis counts steps, and is the first of a batch, too, as recurrent layers take it."""
+    lengths: Mapping[str, str] = {}
+    """For each tensor that counts how many steps of a sample are its own, the tensor of which it does."""
 
     @abstractmethod
     def take(self, rows: Array, names: Collection[str] | None = None) -> dict[str, Array]:
         """Fresh arrays of the samples `rows`, all tensors or only `names`: float32 or int32, C-contiguous."""
+
+    def read(self, path: Path, tensors: Collection[str]) -> Records | None:
+        """New samples in a file, those of `tensors` that it has; None for a file that is not as those of the source."""
+        return None
 
 
 class ArrayRecords(Records):
@@ -122,3 +131,7 @@ class Source(Part, family="data source"):
     def open(self, seed: int) -> Records:
         """The samples; `seed` is the training's. Raises DataError."""
         raise NotImplementedError  # every member overrides it
+
+    def settled(self, records: Records) -> Self:
+        """The source as a run remembers it: with what opening it has decided, such as a vocabulary."""
+        return self

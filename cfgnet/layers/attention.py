@@ -172,7 +172,7 @@ class MultiHeadAttention(Layer):
             k.product(_rows(dy).T, _rows(heads), dweight_out, add=True)
         k.product(_rows(dy), weight_out, _rows(upper))
         query, key, value = self._split(projected, pairs)
-        k.attention_dx(self._by_heads(upper), query, key, value, prob, *self._split(inner, inner_pairs))
+        k.attention_dx(self._by_heads(upper), query, key, value, prob, *self._split(inner, inner_pairs), self.causal)
         projections = self._projections(x, inner, memory, inner_pairs)
         for (source, slope, part), gradient in zip(projections, (dx, dmemory), strict=False):
             if dbias_in is not None:

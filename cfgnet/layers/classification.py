@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat
 
-from cfgnet.backend.kernels.losses import FLT_MIN, chosen
+from cfgnet.backend.kernels.losses import FLT_MIN
 from cfgnet.errors import DataError, ShapeError
 from cfgnet.layer import Case, size, text
-from cfgnet.layers.loss import Labelled, Loss, WeightedLabels, divisor, split
+from cfgnet.layers.loss import Labelled, Loss, WeightedLabels, divisor, split, sum_of_weights
 
 LEAST = 1e-20
 """Where Caffe cuts a probability before the logarithm, in the losses that are in this file."""
@@ -81,11 +81,10 @@ class PerSample(Loss, abstract=True):
             raise ShapeError(f"expected one label for each sample of x {text(x)}, got {text(label)}")
         return ()
 
-    def _rows(self, xp, x, label):
-        """x as one row per sample, and the place of each label in it."""
-        rows = x.reshape(len(x), -1)
-        at, _ = chosen(xp, label.reshape(-1), rows.shape[1], None)
-        return rows, (xp.arange(len(rows)), at)
+    @staticmethod
+    def _by_class(x, label):
+        """The numbers as (samples, classes, 1), and the labels as (samples, 1)."""
+        return x.reshape(len(x), -1, 1), label.reshape(-1, 1)
 
 
 class HingeLoss(PerSample):
@@ -105,25 +104,31 @@ class HingeLoss(PerSample):
         Case(x=(3, 2, 2), label=[3, 0, 1], norm="L2"),
     ]
 
+    def scratch(self, x):
+        return {"right": x, "ones": (x[0], 1)}
+
     def flops(self, x):
         return 4 * size(x)
 
-    def _margins(self, xp, x, label):
-        """1 - s x, no less than 0; and the places of the labels."""
-        rows, at = self._rows(xp, x, label)
-        margins = 1 + rows
-        margins[at] = 1 - rows[at]
-        return xp.maximum(margins, 0), at
+    def _given(self, k, x, label, right, ones):
+        """What formulas over the classes are given: x, and as `right` 1 at the label and 0 elsewhere."""
+        rows, labels = self._by_class(x, label)
+        k.label_weights(labels, ones, rows.shape[1])
+        right = right.reshape(rows.shape)
+        k.label_rows(labels, ones, right)
+        return {"x": rows, "right": right}
 
-    def forward(self, xp, x, label, loss):
-        margins, _ = self._margins(xp, x, label)
-        loss[...] = (margins if self.norm == "L1" else margins * margins).sum() / len(x)
+    def forward(self, k, x, label, loss, right, ones):
+        margin = "max(1 + (1 - 2 * right) * x, 0)"
+        given = self._given(k, x, label, right, ones)
+        k.sum(margin if self.norm == "L1" else f"{margin} ** 2", loss, (0, 1, 2), **given)
+        k.map("loss / n", loss, loss=loss, n=len(x))
 
-    def backward(self, xp, x, label, dloss, dx):
-        margins, at = self._margins(xp, x, label)
-        slopes = (xp.sign(margins) if self.norm == "L1" else 2 * margins) * (dloss / len(x))
-        slopes[at] *= -1
-        dx[...] = slopes.reshape(dx.shape)
+    def backward(self, k, x, label, dloss, dx, right, ones):
+        given = self._given(k, x, label, right, ones)
+        sign = "(1 - 2 * right)"
+        slope = f"({sign} * x > -1)" if self.norm == "L1" else f"2 * max(1 + {sign} * x, 0)"
+        k.map(f"{sign} * {slope} * (dloss / n)", dx.reshape(given["x"].shape), **given, dloss=dloss, n=len(x))
 
 
 class MultinomialLogisticLoss(PerSample):
@@ -140,18 +145,30 @@ class MultinomialLogisticLoss(PerSample):
         Case(x=[[0.0, 1.0]], label=[0], expect={"loss": 20 * math.log(10)}, gradient=False),
     ]
 
+    def scratch(self, x):
+        return dict.fromkeys(("ones", "of_label"), (x[0], 1))
+
     def flops(self, x):
         return 3 * x[0]
 
-    def forward(self, xp, x, label, loss):
-        rows, at = self._rows(xp, x, label)
-        loss[...] = -xp.log(xp.maximum(rows[at], LEAST)).sum() / len(x)
+    def _of_label(self, k, x, label, ones, of_label):
+        """of_label = the probability of each label."""
+        rows, labels = self._by_class(x, label)
+        k.label_weights(labels, ones, rows.shape[1])
+        k.pick(rows, labels, of_label)
+        return {"p": of_label, "least": LEAST, "n": len(x)}
 
-    def backward(self, xp, x, label, dloss, dx):
-        rows, at = self._rows(xp, x, label)
-        slopes = xp.zeros_like(rows)
-        slopes[at] = -dloss / len(x) / xp.maximum(rows[at], LEAST)
-        dx[...] = slopes.reshape(dx.shape)
+    def forward(self, k, x, label, loss, ones, of_label):
+        given = self._of_label(k, x, label, ones, of_label)
+        n = given.pop("n")
+        k.sum("-log(max(p, least))", loss, (0, 1), **given)
+        k.map("loss / n", loss, loss=loss, n=n)
+
+    def backward(self, k, x, label, dloss, dx, ones, of_label):
+        given = self._of_label(k, x, label, ones, of_label)
+        k.map("-dloss / n / max(p, least)", ones, dloss=dloss, **given)
+        rows, labels = self._by_class(dx, label)
+        k.label_rows(labels, ones, rows)
 
 
 class InfogainLoss(Labelled):
@@ -214,22 +231,32 @@ class InfogainLoss(Labelled):
             raise ShapeError(f"expected H of {classes}x{classes} for the classes of x {text(x)}, got {text(found)}")
         return outputs
 
-    def _gains(self, xp, prob, label, h):
-        """H[label] for each position, as prob (outer, classes, inner) is, and 0 where a label is ignored; and n."""
-        outer, classes, inner = split(prob.shape, self.axis)
-        table = xp.asarray(self.matrix if h is None else h, prob.dtype).reshape(classes, classes)
-        at, counts = chosen(xp, label.reshape(outer, inner), classes, self.ignore_label)
-        n = divisor(self.normalization, outer * inner, outer, self.ignore_label) or max(1, int(counts.sum()))
-        return xp.moveaxis(table[at] * counts[:, :, None], -1, 1), n
+    def scratch(self, x, h=None):
+        outer, classes, inner = split(x, self.axis)
+        table = {} if h is not None else {"table": (classes, classes)}
+        return {"gains": x, "counts": (outer, inner), "total": (outer, inner), "n": ()} | table
 
-    def forward(self, xp, k, x, label, loss, prob, h=None):
+    def _given(self, k, prob, label, h, gains, counts, n, table):
+        """What formulas over the classes are given: p, as gains H[label], 0 where a label is ignored, and n."""
+        flat, labels = self._by_class(prob, label)
+        outer, classes, inner = flat.shape
+        if h is None:
+            k.fill(self.matrix.reshape(-1).tolist(), table)
+        k.label_weights(labels, counts, classes, (), self.ignore_label)
+        gains = gains.reshape(flat.shape)
+        k.label_rows(labels, counts, gains, (table if h is None else h).reshape(classes, classes))
+        count = divisor(self.normalization, outer * inner, outer, self.ignore_label)
+        return {"p": flat, "gains": gains, "n": count or sum_of_weights(k, n, "counts", (0, 1), counts=counts)}
+
+    def forward(self, k, x, label, loss, prob, gains, counts, n, h=None, table=None):
         k.softmax(x, prob, self.axis)
-        gains, n = self._gains(xp, prob, label, h)
-        flat, _ = self._by_class(prob, label)
-        loss[...] = -(gains * xp.log(xp.maximum(flat, LEAST))).sum() / n
+        given = self._given(k, prob, label, h, gains, counts, n, table)
+        count = given.pop("n")
+        k.sum("-gains * log(max(p, least))", loss, (0, 1, 2), least=LEAST, **given)
+        k.map("loss / n", loss, loss=loss, n=count)
 
-    def backward(self, xp, prob, label, dloss, dx, h=None):
-        gains, n = self._gains(xp, prob, label, h)
-        flat, _ = self._by_class(prob, label)
-        slopes = flat * gains.sum(axis=1, keepdims=True) - gains
-        dx[...] = (slopes * (dloss / n)).reshape(dx.shape)
+    def backward(self, k, prob, label, dloss, dx, gains, counts, total, n, h=None, table=None):
+        given = self._given(k, prob, label, h, gains, counts, n, table)
+        k.sum("gains", total, (1,), gains=given["gains"])
+        given |= {"total": total[:, None], "dloss": dloss}
+        k.map("(p * total - gains) * (dloss / n)", dx.reshape(given["p"].shape), **given)

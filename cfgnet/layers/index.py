@@ -57,15 +57,14 @@ class ArgMax(Layer):
     def flops(self, x):
         return size(x)
 
-    def forward(self, xp, x, y, values=None):
-        lines = x.reshape(x.shape[0], -1) if self.axis is None else xp.moveaxis(x, self.axis, -1)
-        if self.top_k == 1:
-            at = lines.shape[-1] - 1 - lines[..., ::-1].argmax(axis=-1)[..., None]
+    def forward(self, k, x, y, values=None):
+        if self.axis is None:
+            outer, inner = len(x), 1
         else:
-            at = xp.argsort(lines, axis=-1, kind="stable")[..., ::-1][..., : self.top_k]
-        for target, found in ((y, at), (values, xp.take_along_axis(lines, at, -1))):
-            if target is not None:
-                target[...] = found.reshape(target.shape) if self.axis is None else xp.moveaxis(found, -1, self.axis)
+            axis = canonical_axis(self.axis, x.ndim)
+            outer, inner = size(x.shape[:axis]), size(x.shape[axis + 1 :])
+        lines, *found = (each if each is None else each.reshape(outer, -1, inner) for each in (x, y, values))
+        k.largest(lines, *found)
 
 
 class Gather(Layer):
@@ -185,18 +184,14 @@ class Filter(Layer):
     def flops(self):
         return 0
 
-    def forward(self, xp, x, selector, y):
-        kept = xp.flatnonzero(selector)
+    def forward(self, k, x, selector, y):
         for each, target in zip(x, y, strict=True):
-            target[: kept.size] = each[kept]
-            target[kept.size :] = 0 if target.dtype.kind == "f" else self.fill
+            k.keep(selector.reshape(-1), each, target, 0 if target.dtype.kind == "f" else self.fill)
 
-    def backward(self, xp, selector, dy, dx):
-        kept = xp.flatnonzero(selector)
+    def backward(self, k, selector, dy, dx):
         for upper, target in zip(dy, dx, strict=True):
             if target is not None:
-                target.fill(0)
-                target[kept] = upper[: kept.size]
+                k.keep_dx(selector.reshape(-1), upper, target)
 
 
 class Where(Layer):

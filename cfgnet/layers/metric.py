@@ -233,8 +233,8 @@ class Averaged(Classified, abstract=True):
 class ByClass(Averaged, Predicting, abstract=True):
     """A share of each class, by how often the class is hit, is predicted, and is the label."""
 
-    share: ClassVar[Callable[..., tuple[Any, Any]]]
-    """Part and whole by `share(hits, predicted, labels)`, which hold for each class, and summed up for all as one."""
+    ratio: ClassVar[Callable[..., tuple[Any, Any]]]
+    """Part and whole by `ratio(hits, predicted, labels)`, which hold for each class, and summed up for all as one."""
 
     def tally(self, xp, x, label):
         scores, at, counts = self.positions(xp, x, label)
@@ -244,7 +244,7 @@ class ByClass(Averaged, Predicting, abstract=True):
 
     def score(self, xp, total):
         hits, predicted, labels = total
-        part, whole = self.share(hits, predicted, labels)
+        part, whole = self.ratio(hits, predicted, labels)
         each = part / xp.maximum(1, whole)
         known = predicted + labels > 0
         value = self.averaged(each, known, labels, lambda: part.sum() / max(1, int(whole.sum())))
@@ -278,7 +278,7 @@ class Precision(ByClass):
 
     cases = _cases("precision", [1, 1 / 2, 1 / 2], macro=2 / 3, weighted=3 / 4, micro=2 / 3, binary=1 / 2)
 
-    def share(self, hits, predicted, labels):
+    def ratio(self, hits, predicted, labels):
         return hits, predicted
 
 
@@ -291,7 +291,7 @@ class Recall(ByClass):
 
     cases = _cases("recall", [2 / 3, 1 / 2, 1], macro=13 / 18, weighted=2 / 3, micro=2 / 3, binary=1 / 2)
 
-    def share(self, hits, predicted, labels):
+    def ratio(self, hits, predicted, labels):
         return hits, labels
 
 
@@ -304,7 +304,7 @@ class F1(ByClass):
 
     cases = _cases("f1", [4 / 5, 1 / 2, 2 / 3], macro=59 / 90, weighted=61 / 90, micro=2 / 3, binary=1 / 2)
 
-    def share(self, hits, predicted, labels):
+    def ratio(self, hits, predicted, labels):
         return 2 * hits, predicted + labels
 
 
@@ -322,5 +322,5 @@ class MeanIoU(ByClass):
 
     cases = _cases("iou", [2 / 3, 1 / 3, 1 / 2], macro=1 / 2, weighted=19 / 36, micro=1 / 2, binary=1 / 3)
 
-    def share(self, hits, predicted, labels):
+    def ratio(self, hits, predicted, labels):
         return hits, predicted + labels - hits

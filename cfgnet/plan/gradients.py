@@ -8,6 +8,7 @@ backward asks for no gradient of it, because its output does not depend on the v
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from cfgnet.errors import Problem
 from cfgnet.graph import Graph, TensorType, flat
@@ -22,22 +23,24 @@ def differentiate(
     slots: Mapping[str, Slot],
     wrt: Collection[str] = (),
     of: Mapping[str, float] | None = None,
+    begun: Collection[str] = (),
 ) -> tuple[dict[str, float], tuple[Backward, ...], list[Problem]]:
     """The seeds, the backward calls in running order, and problems; `wrt` names tensors to differentiate by as well.
 
-    `of` names the tensors that are differentiated, with a weight for each; by default they are the losses.
+    `of` names the tensors that are differentiated, with a weight for each; by default they are the losses. To the
+    gradients of those in `begun` something was added before.
     """
-    varying = _varying(nodes, slots, wrt)
+    varying = varies(nodes, slots, wrt)
     weights = graph.loss_weights if of is None else of
     seeds = {name: weight for name, weight in weights.items() if name in varying and name in tensors}
     wanted = set(seeds)
-    written = set(seeds)
+    written = {*seeds, *begun}
     steps, problems = [], []
     for index, shaped in reversed(list(enumerate(nodes))):
         if not wanted & set(shaped.node.writes()):
             continue
         if not shaped.node.layer.differentiable():
-            problems.append(_cut(shaped, of))
+            problems.append(_cut(shaped, of, graph.around))
             continue
         flows, asked = {}, asks(type(shaped.node.layer), "backward")
         for port, value in shaped.node.inputs.items():
@@ -50,6 +53,7 @@ def differentiate(
         step = Backward(index, flows, params)
         if params or step.all_flows:
             steps.append(step)
+            problems += shaped.inside.obstacles(step) if shaped.inside else []
     return seeds, tuple(steps), problems
 
 
@@ -67,7 +71,25 @@ def undifferentiated(
             yield Decision("gradients", shaped.name, "no backward", why)
 
 
-def _varying(nodes: Sequence[Shaped], slots: Mapping[str, Slot], wrt: Collection[str]) -> set[str]:
+def without_backward(
+    nodes: Sequence[Shaped], tensors: Mapping[str, TensorType], backward: Sequence[Backward]
+) -> tuple[list[Shaped], dict[str, TensorType], list[Decision]]:
+    """The nodes and tensors without what layers would save for a backward call that is not there."""
+    called = {step.node for step in backward}
+    kept, tensors, decisions = list(nodes), dict(tensors), []
+    for index, shaped in enumerate(nodes):
+        unsaved = shaped.saved.keys() & shaped.node.layer.for_backward() if index not in called else set()
+        for name in sorted(unsaved):
+            del tensors[shaped.saved[name]]
+            decisions.append(
+                Decision("gradients", shaped.saved[name], "not kept", "there is no backward that asks for it")
+            )
+        if unsaved:
+            kept[index] = replace(shaped, saved={k: v for k, v in shaped.saved.items() if k not in unsaved})
+    return kept, tensors, decisions
+
+
+def varies(nodes: Sequence[Shaped], slots: Mapping[str, Slot], wrt: Collection[str]) -> set[str]:
     """The tensors that depend on a trained parameter or on `wrt`."""
     varying = set(wrt)
     for shaped in nodes:
@@ -90,8 +112,12 @@ def _trained(shaped: Shaped, name: str, slots: Mapping[str, Slot]) -> bool:
     return key is not None and slots[key].trainable
 
 
-def _cut(shaped: Shaped, of: Mapping[str, float] | None) -> Problem:
+def _cut(shaped: Shaped, of: Mapping[str, float] | None, around: str) -> Problem:
     layer, path = shaped.node.layer, ("layers", shaped.node.index)
+    if around:
+        return Problem(
+            f"{layer.name}: {layer.type_name} has no gradient, and that of {around} goes through it", "", path
+        )
     if of is not None:
         message = f"{layer.name}: {layer.type_name} has no gradient, and lies between {', '.join(of)} and what it is by"
         return Problem(message, "", path)

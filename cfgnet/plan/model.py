@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
+from cfgnet.errors import Problem
 from cfgnet.graph import Graph, Node, TensorType
 from cfgnet.init import Filler
 from cfgnet.layer import Shape, size
@@ -33,6 +34,14 @@ class Slot:
         return flat.reshape([self.shape[axis] for axis in axes]).transpose([axes.index(i) for i in range(len(axes))])
 
 
+class Inside(Protocol):
+    """What a layer has planned inside itself."""
+
+    def obstacles(self, step: Backward) -> list[Problem]:
+        """What stands in the way of a backward call of the layer."""
+        ...
+
+
 @dataclass(frozen=True)
 class Shaped:
     """One node with every shape known."""
@@ -47,6 +56,8 @@ class Shaped:
     scratch: Mapping[str, Shape]
     flops: int
     """Floating-point operations of one forward pass, a multiply-add as two."""
+    inside: Inside | None = None
+    """What the layer has planned inside itself, where it has layers of its own."""
 
     @property
     def name(self) -> str:
@@ -97,10 +108,15 @@ class Decision:
     """Something that a pass decided about a tensor, a gradient or a layer, and why."""
 
     about: str
-    """The pass: gradients, layout or memory."""
+    """The pass: simplify, gradients, layout or memory."""
     subject: str
     outcome: str
     why: str
+
+    @property
+    def half(self) -> Literal["forward", "backward"]:
+        """Which half of a step it is about."""
+        return "backward" if self.about == "gradients" or self.subject.startswith("d(") else "forward"
 
 
 @dataclass(frozen=True)
@@ -142,6 +158,10 @@ class Plan:
     places: Mapping[str, Place]
     """Where every tensor lies, and the gradient of each under d(...)."""
     memory: Memory
+    constants: frozenset[int] = frozenset()
+    """The nodes that compute the same at every step, by their index, and so are run once."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """The tensors that were left out, each with the one that is read instead."""
     decisions: tuple[Decision, ...] = ()
     """What was decided and what was refused, with the reasons; for people."""
 
@@ -149,6 +169,11 @@ class Plan:
     def flops(self) -> int:
         """Floating-point operations of one forward pass."""
         return sum(shaped.flops for shaped in self.nodes)
+
+    @property
+    def scratch(self) -> int:
+        """The elements of the workspace that all layers share."""
+        return most_scratch(self.nodes)
 
     @property
     def param_count(self) -> int:
@@ -171,3 +196,8 @@ class Plan:
                 if self.tensors[name].kind == "float":
                     found[name] = None
         return tuple(found)
+
+
+def most_scratch(nodes: Iterable[Shaped]) -> int:
+    """The elements of the workspace of the layer that takes most."""
+    return max((sum(map(size, shaped.scratch.values())) for shaped in nodes), default=0)

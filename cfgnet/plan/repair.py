@@ -62,8 +62,8 @@ def advice(graph: Graph, failing: Node, attempt: Attempt, locate: Locate) -> str
         return ""
 
     def named(change: Change) -> str:
-        mark = locate(("layers", change.node.index))
-        return f"{change}" + (f" (line {mark.line})" if mark else "")
+        line = locate.line(("layers", change.node.index))
+        return f"{change}" + (f" ({line})" if line else "")
 
     change, tensors = found[0]
     made = "" if change.node.index == failing.index else _made(graph, failing, before, tensors)

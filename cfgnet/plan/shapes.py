@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from cfgnet.errors import Locate, Path, Problem, ShapeError
+from cfgnet.errors import Locate, Path, Problem, ShapeError, SpecError
 from cfgnet.explain import did_you_mean, listed
-from cfgnet.graph import Graph, Node, TensorType, flat
-from cfgnet.layer import Kind, Layer, Param, Port, answer, asks, size, text
+from cfgnet.graph import Graph, Node, TensorType, build, flat
+from cfgnet.layer import Kind, Layer, Param, answer, asks, param_key, size, text
 from cfgnet.plan import repair
 from cfgnet.plan.model import Shaped, Slot
+from cfgnet.ports import Port
 from cfgnet.solver import Solver, Treatment
 
 MAX_ELEMENTS = 1 << 48
@@ -61,6 +62,9 @@ class _Inference:
         self.shared: dict[str, str] = {}
         """The slot key of each `share` name."""
         self.problems: list[Problem] = []
+        self.makers: dict[str, str] = {}
+        """The first layer that has each parameter which layers share as a whole."""
+        self.by_name = {node.name: node.layer for node in graph.nodes}
         self.misfits: dict[Path, Node] = {}
         """The nodes that do not fit the shapes of their inputs, by the path of the problem."""
 
@@ -70,6 +74,8 @@ class _Inference:
         inputs = {port: self.shape_at(value) for port, value in node.inputs.items()}
         required = [port.name for port in node.layer.wiring.inputs if not port.optional]
         hidden = any(None in (shape if isinstance(shape, list) else [shape]) for shape in inputs.values())
+        # A `*` port that takes no tensor is there, unless nobody could find out which it takes.
+        hidden = hidden or any(port.many and port.name not in inputs for port in node.layer.wiring.inputs)
         if hidden or any(port not in inputs for port in required) or not hasattr(node.layer, "shapes"):
             return None
         path: Path = ("layers", node.index)
@@ -78,6 +84,9 @@ class _Inference:
             return None
         try:
             return self.shaped(node, inputs)
+        except SpecError as error:  # of layers inside the layer
+            self.problems += error.problems
+            return None
         except ShapeError as error:
             chains = dict.fromkeys(chain(self, node, name, self.locate) for name in dict.fromkeys(node.reads()))
             # What comes from the data straight away says something only if there is nothing else.
@@ -92,6 +101,9 @@ class _Inference:
         if isinstance(value, str):
             return self.tensors.get(value, TensorType(None)).shape
         return [self.tensors.get(name, TensorType(None)).shape for name in value]
+
+    def kind_at(self, value: str | tuple[str, ...]) -> Any:
+        return self.tensors[value].kind if isinstance(value, str) else [self.tensors[name].kind for name in value]
 
     def wrong_kind(self, node: Node) -> str:
         """What is wrong if a tensor of fractions stands where whole numbers are wanted."""
@@ -116,16 +128,19 @@ class _Inference:
         return listed("tensors of whole numbers", there)
 
     def shaped(self, node: Node, inputs: dict[str, Any]) -> Shaped:
-        layer = node.layer
-        outputs = self.outputs(layer, layer.shapes(**answer(layer, "shapes", inputs)))  # type: ignore[attr-defined]
+        layer, kinds = node.layer, {port: self.kind_at(value) for port, value in node.inputs.items()}
+        planner = Planner(self, node)
+        inside = {"inside": self.ask(layer, "inside", inputs | {"planner": planner, "kinds": kinds}, None)}
+        made = layer.shapes(**answer(layer, "shapes", inputs | inside))  # type: ignore[attr-defined]
+        outputs = self.outputs(layer, made)
         shapes = inputs | outputs
-        params = self.params(node, shapes)
+        params = self.params(node, shapes | inside)
         shapes |= {name: self.slots[key].shape for name, key in params.items()}
         saved = self.place_outputs(node, outputs)
-        scratch = self.ask(layer, "scratch", shapes | {"k": self.k}, {})
+        scratch = self.ask(layer, "scratch", shapes | inside | {"k": self.k}, {})
         first = next(iter(outputs.values()), ())
-        flops = self.ask(layer, "flops", shapes, size(first if not isinstance(first, list) else first[0]))
-        return Shaped(node, shapes, params, saved, scratch, int(flops))
+        flops = self.ask(layer, "flops", shapes | inside, size(first if not isinstance(first, list) else first[0]))
+        return Shaped(node, shapes, params, saved, scratch, int(flops), inside["inside"])
 
     @staticmethod
     def ask(layer: Layer, method: str, offered: Mapping[str, Any], default: Any) -> Any:
@@ -203,17 +218,21 @@ class _Inference:
         return found
 
     def slot(self, node: Node, param: Param) -> str:
-        spec = node.layer.param.get(param.name)
-        key = f"{node.name}.{param.name}"
+        layer, name = self.owner(node, param)
+        spec = layer.param.get(param.name, param.spec)
+        key = param_key(name, param.name)
         by_pattern = self.solver.treatment(key) if self.solver else Treatment()
         lr_mult, decay_mult = (
             getattr(spec if spec and name in spec.model_fields_set else by_pattern, name)
             for name in ("lr_mult", "decay_mult")
         )
-        trainable = param.trainable and lr_mult > 0 and not (node.layer.frozen or by_pattern.frozen)
+        trainable = param.trainable and lr_mult > 0 and not (layer.frozen or by_pattern.frozen)
         slot = Slot(key, param.shape, param.filler, lr_mult, decay_mult, trainable, param.turned)
         if not spec or spec.share is None:
-            self.slots[key] = slot
+            if self.makers.setdefault(key, node.name) != node.name:
+                self.check_shape(param, self.slots[key], slot)
+            else:
+                self.slots[key] = slot
         elif spec.share in self.shared:
             self.check_shared(node, param, self.slots[self.shared[spec.share]], slot)
             key = self.shared[spec.share]
@@ -221,16 +240,80 @@ class _Inference:
             self.shared[spec.share], self.slots[key] = key, slot
         return key
 
-    def check_shared(self, node: Node, param: Param, owner: Slot, sharer: Slot) -> None:
+    def owner(self, node: Node, param: Param) -> tuple[Layer, str]:
+        """The layer whose parameter this is, or else that of the node, and the name that the parameter goes by."""
+        layer, seen = node.layer, {node.name}
+        while layer.share and layer.share not in seen:
+            if param.name in layer.param:
+                hint = f"say it at {layer.share}, whose parameters these are"
+                raise ShapeError(f"param {param.name} at a layer that has the parameters of {layer.share}", hint)
+            seen.add(layer.share)
+            if layer.share not in self.by_name:  # it is there in another phase only
+                return layer, layer.share
+            layer = self.by_name[layer.share]
+        return layer, layer.name
+
+    def check_shape(self, param: Param, owner: Slot, sharer: Slot) -> None:
         if owner.shape != sharer.shape:
             raise ShapeError(
                 f"{param.name} is shared with {owner.key}, which is {text(owner.shape)}; here it is {text(param.shape)}"
             )
-        given = node.layer.param[param.name].model_fields_set
-        for field in given & {"lr_mult", "decay_mult"}:
+
+    def check_shared(self, node: Node, param: Param, owner: Slot, sharer: Slot) -> None:
+        self.check_shape(param, owner, sharer)
+        spec = node.layer.param.get(param.name, param.spec)
+        for field in (spec.model_fields_set if spec else set()) & {"lr_mult", "decay_mult"}:
             if getattr(owner, field) != getattr(sharer, field):
                 message = f"{param.name} is shared with {owner.key}, which has another {field}"
                 raise ShapeError(message, f"leave {field} out here, and that of {owner.key} counts")
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Layers inside a layer with their shapes: a graph whose inputs the layer itself fills."""
+
+    graph: Graph
+    nodes: tuple[Shaped, ...]
+    tensors: Mapping[str, TensorType]
+    slots: Mapping[str, Slot]
+    path: Path
+    """Where they stand in the configuration."""
+
+    def placed(self, problem: Problem) -> Problem:
+        """A problem of these layers as one of the net."""
+        path = (*self.path, *problem.path[1:])
+        return replace(problem, message=f"{self.graph.around}: {problem.message}", path=path)
+
+
+class Planner:
+    """Plans layers that stand inside a layer, for the method `inside` of that."""
+
+    def __init__(self, around: _Inference, node: Node):
+        self._around, self._node = around, node
+
+    def there(self, layer: Layer) -> bool:
+        """Whether a layer is part of the net in its phase and state."""
+        return layer.there(self._around.graph.phase, self._around.graph.state)
+
+    def plan(self, layers: Sequence[Layer], inputs: Mapping[str, TensorType], key: str = "body") -> Inner:
+        """The layers of the list that is the setting `key`, over some inputs; SpecError with all that is wrong."""
+        around, path = self._around, ("layers", self._node.index, key)
+        locate = around.locate.within(path)
+        graph, problems = build(layers, around.graph.phase, inputs, locate, around.graph.state, self._node.name)
+        nodes, tensors, slots, more = infer(graph, around.k, locate)
+        made = Inner(graph, tuple(nodes), tensors, slots, path)
+        if problems or more or len(nodes) < len(graph.nodes):
+            raise SpecError(map(made.placed, [*problems, *more]))
+        return made
+
+    def wrong(self, message: str, hint: str, *keys: str | int) -> SpecError:
+        """The error that something is wrong with a setting of the layer."""
+        return SpecError([Problem(f"{self._node.name}: {message}", hint, ("layers", self._node.index, *keys))])
+
+    def way_to(self, inner: Inner, name: str) -> str:
+        """The tensors inside that lead to one of them, with their shapes."""
+        node = inner.graph.producer.get(name, self._node)
+        return chain(inner, node, name, self._around.locate.within(inner.path))
 
 
 class _TooLargeError(ShapeError):
@@ -258,7 +341,7 @@ def chain(known: _Known, node: Node, name: str = "", locate: Locate | None = Non
         kind = known.tensors.get(at)
         shape = text(kind.shape[first:]) if kind and kind.shape else "scalar" if kind and kind.shape == () else "?"
         producer = known.graph.producer.get(at)
-        mark = locate(("layers", producer.index)) if producer and locate else None
-        steps.append(f"{at} {shape}" + (f" (line {mark.line})" if mark else ""))
+        line = locate.line(("layers", producer.index)) if producer and locate else ""
+        steps.append(f"{at} {shape}" + (f" ({line})" if line else ""))
         at = next(iter(producer.reads()), None) if producer else None
     return " -> ".join(reversed(steps))

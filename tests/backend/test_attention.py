@@ -58,7 +58,7 @@ def test_attention_is_what_its_definition_says(tier, data):
     prob, y = np.full((samples, heads, steps, keys), np.nan, np.float32), np.full(query.shape, np.nan, np.float32)
     dy = normal(*query.shape)
     k.attention(query, key, value, prob, y, causal, mask)()
-    k.attention_dx(dy, query, key, value, prob, *gradients)()
+    k.attention_dx(dy, query, key, value, prob, *gradients, causal)()
     exact = [each.astype(np.float64) for each in (query, key, value)]
     wanted = definition(*exact, causal, mask)
     for found, one in zip((prob, y, *gradients), (*wanted, *slopes(*exact, wanted[0], dy)), strict=True):

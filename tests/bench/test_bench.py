@@ -69,8 +69,8 @@ def test_a_scale_behind_a_norm_becomes_part_of_it():
     nodes = described(ROOT / "configs/bench/resnet20.yaml")["nodes"]
     kinds = [node["type"] for node in nodes]
     assert "Scale" not in kinds and kinds.count("BatchNorm") == 21
-    norm = next(node for node in nodes if node["name"] == "s0b0.conv1.norm")
-    assert norm["outputs"] == {"y": "s0b0.scale1"}
+    norm = next(node for node in nodes if node["name"] == "s0b0/first/norm")
+    assert norm["outputs"] == {"y": "s0b0/first"}
     assert norm["params"].keys() == {"mean", "variance", "factor", "weight", "bias"}
     alone = described(ROOT / "configs/bench/conv64.yaml")["nodes"]
     assert [node["type"] for node in alone] == ["Scale", "Convolution"]

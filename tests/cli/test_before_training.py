@@ -18,7 +18,8 @@ from cfgnet.update import Updater
 
 from .conftest import DIGITS
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
 
 
 def sets(*changes):
@@ -166,7 +167,8 @@ def test_show_plans_without_the_gpu_that_the_configuration_asks_for(shell, monke
     assert said.out == shell("show", "net.yaml").out
 
 
-def test_what_show_says_of_parameters_is_what_the_net_has(shell):
+def test_what_show_says_of_parameters_is_what_the_net_has(shell, monkeypatch):
+    monkeypatch.chdir(CONFIGS[0].parents[1])  # some name a file beside them
     for config in (path for path in CONFIGS if path.stem != "lenet_mnist"):
         params = cfgnet.Net(cfgnet.load(config)).params
         found = shell("show", config, "--json").json  # a parameter that is shared counts once, where it is first used
@@ -233,10 +235,40 @@ def schema():
 def test_the_schema_is_a_schema_and_every_configuration_follows_it(schema):
     validator = jsonschema.Draft202012Validator
     validator.check_schema(schema)
-    for config in CONFIGS:
+    for config in [*CONFIGS, *(FOLDER / "bench").glob("*.yaml")]:
         validator(schema).validate(yaml.safe_load(config.read_text("utf-8")))
         resolved = json.loads(json.dumps(cfgnet.load(config).settings()))
         validator(schema).validate(resolved)
+
+
+BLOCKS = """
+blocks:
+  conv: {args: [n, size: 3], layers: [{type: Convolution, num_output: "${n}", kernel_size: "${size}"}, ReLU]}
+layers:
+  - {type: conv, name: a, n: 3, repeat: 2, index: i, when: "${i > 0}", scope: s, phase: train, share: /b}
+  - conv
+  - {scope: s/t, reuse: true, frozen: true, layers: [ReLU, {layers: [{type: TanH, name_scope: x}]}]}
+"""
+
+
+@pytest.mark.parametrize("text", [
+    DIGITS.replace("layers:", BLOCKS), "vars: {a: 1}", "blocks: {a: {layers: [ReLU]}}", "solver: {base_lr: 0.1}",
+    "{extends: base.yaml, layers: {conv1: {num_output: 8}}, solver: {momentum: 0.5}, data: {train: {batch_size: 3}}}",
+    "{extends: base.yaml, include: [a.yaml, b.yaml], delete: solver.momentum, layers: [ReLU, {type: own, a: 1}]}",
+    "{include: data.yaml, solver: {base_lr: 0.1}, layers: [ReLU]}",
+])  # fmt: skip
+def test_the_schema_knows_blocks_groups_and_files_that_are_parts(text, schema):
+    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize("text", [
+    "{extends: 3}", "{extends: base.yaml, layers: {conv1: 8}}", "{blocks: {a: {layer: [ReLU]}}}",
+    "{blocks: {a: {layers: []}}}", "{layers: [{scope: s, layers: [ReLU], num_output: 3}]}", "{delete: [3]}",
+    "{layers: [{layers: [{type: ReLu}]}]}", "{layers: [{type: ReLU, repaet: 2}]}", "{layers: [{type: ReLU, when: 3}]}",
+    "{blocks: {a: {layers: [{type: InnerProduct, num_ouput: 3}]}}}", "{extends: base.yaml, trian: {max_iter: 3}}",
+])  # fmt: skip
+def test_the_schema_refuses_mistakes_in_blocks_and_groups(text, schema):
+    assert not jsonschema.Draft202012Validator(schema).is_valid(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize("change", [

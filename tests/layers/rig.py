@@ -71,7 +71,8 @@ class Rig:
     def offer(self):
         k, rng = Immediate(self.backend.k), LayerRng(1, "layer")
         params = {name: self.arrays[name] for name in self.shaped.params}
-        return {"xp": self.backend.xp, "k": k, "rng": rng, "train": self.train, "params": params, **self.arrays}
+        helpers = {"xp": self.backend.xp, "k": k, "rng": rng, "train": self.train, "inside": self.shaped.inside}
+        return {**helpers, "params": params, **self.arrays}
 
     def forward(self, **others):
         """Runs forward, with `others` in the place of the arrays of those names; returns copies of the outputs."""

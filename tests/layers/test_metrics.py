@@ -28,10 +28,17 @@ class Cut:
     def __init__(self, arrays, batch_size):
         self.arrays, self.count = arrays, len(next(iter(arrays.values())))
         self.batch_size = min(batch_size, self.count)
-        self.tensors = {
-            name: ((self.batch_size, *a.shape[1:]), "int" if a.dtype.kind == "i" else "float")
-            for name, a in arrays.items()
-        }
+        self.tensors = self.types(self.batch_size)
+
+    def types(self, count):
+        kinds = {name: "int" if array.dtype.kind == "i" else "float" for name, array in self.arrays.items()}
+        return {name: ((count, *array.shape[1:]), kinds[name]) for name, array in self.arrays.items()}
+
+    def sample_axis(self, tensor):
+        return 0
+
+    def samples_in(self, batch):
+        return len(next(iter(batch.values())))
 
     def once(self):
         for first in range(0, self.count, self.batch_size):

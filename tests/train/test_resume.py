@@ -66,6 +66,18 @@ def test_a_training_that_is_interrupted_again_and_again_goes_on_to_the_same_bits
     assert_same(resume(tmp_path / "rich"), whole)
 
 
+def test_a_loop_that_draws_random_numbers_goes_on_to_the_same_bits(tmp_path):
+    body = "[{type: Dropout, inputs: h}, {type: InnerProduct, name: v, num_output: 3}, {type: TanH, name: next}]"
+    loop = f"{{type: Scan, name: loop, steps: 3, keep: last, state: {{h: score}}, body: {body}}}"
+    text = RICH.replace("SoftmaxWithLoss, name: loss, inputs: [score", "SoftmaxWithLoss, name: loss, inputs: [loop")
+    text = text.replace("  - {type: SoftmaxWithLoss", f"  - {loop}\n  - {{type: SoftmaxWithLoss")
+    whole = run(tmp_path / "whole", text=text)
+    assert {"loop/v.weight", "loop/v.bias"} < {*whole.params}
+    with pytest.raises(InterruptedRunError):
+        run(tmp_path, text=text, reporter=signals(signal.SIGINT, 5))
+    assert_same(resume(tmp_path / "rich"), whole)
+
+
 @pytest.mark.parametrize("solver", sorted(Solver.members()))
 def test_every_solver_goes_on_to_the_same_bits(solver, tmp_path):
     sets = [f"solver={{type: {solver}, weight_decay: 0.01, clip_gradients: 1, average: {{decay: 0.8}}, iter_size: 2}}"]

@@ -76,9 +76,18 @@ class Attention(Base):
         return in_turn([*first, self.together([share(*each) for each in enumerate(shares)])])
 
     def attention_dx(
-        self, dy: Array, query: Array, key: Array, value: Array, prob: Array, dquery: Array, dkey: Array, dvalue: Array
+        self,
+        dy: Array,
+        query: Array,
+        key: Array,
+        value: Array,
+        prob: Array,
+        dquery: Array,
+        dkey: Array,
+        dvalue: Array,
+        causal: bool = False,
     ) -> Call:
-        """dquery, dkey and dvalue = the gradients by queries, keys and values."""
+        """dquery, dkey and dvalue = the gradients by queries, keys and values; prob is 0 where `causal` leaves out."""
         xp, (samples, _, _, depth) = self.xp, query.shape
 
         def share(thread: int, part: slice) -> Call:

@@ -28,6 +28,8 @@ class Base:
         self.xp, self.conv_algo = xp, conv_algo
         self.threads = Threads(threads)
         self._temporaries: dict[tuple[int, int, Any], Array] = {}
+        self._outgrown = 0
+        """How many temporary arrays were too small when they were asked for again."""
 
     def temporary(self, thread: int, place: int, shape: Shape, dtype: Any) -> Array:
         """An array of undefined contents, which belongs to a thread while a call runs; equal places are one memory."""
@@ -35,6 +37,7 @@ class Base:
         key = (thread, place, self.xp.dtype(dtype))
         found = self._temporaries.get(key)
         if found is None or found.size < count:
+            self._outgrown += found is not None
             found = self._temporaries[key] = zeros(self.xp, count, dtype)
         return found[:count].reshape(shape)
 
@@ -63,9 +66,9 @@ class Base:
 
         What is bound early may have seen smaller ones than are there in the end, and would keep those alive.
         """
-        before = self.held_bytes
+        before = self._outgrown
         calls = [self.bound(items) for items in steps]
-        if self.held_bytes == before:
+        if self._outgrown == before:
             return calls
         calls.clear()
         return [self.bound(items) for items in steps]
@@ -135,9 +138,19 @@ class Record:
 class Recorder:
     """Stands in for kernels `k` while a method of a layer runs for the only time: it keeps what is asked for."""
 
-    def __init__(self, owner: str):
+    def __init__(self, owner: str, kernels: Any = None, records: list[Record | Call] | None = None):
         self._owner = owner
-        self.records: list[Record] = []
+        self.kernels = kernels
+        """What will compute, for methods that compute with arrays themselves; None where there are none."""
+        self.records: list[Record | Call] = [] if records is None else records
+
+    def of(self, owner: str) -> Recorder:
+        """A recorder that keeps what another layer asks for, in the same list."""
+        return Recorder(owner, self.kernels, self.records)
+
+    def call(self, call: Call) -> None:
+        """Keeps a call of a method that computes with arrays itself."""
+        self.records.append(call)
 
     def __getattr__(self, name: str) -> Any:
         def record(*args: Any, **settings: Any) -> None:
@@ -150,10 +163,18 @@ class Immediate:
     """Stands in for kernels `k` where a method of a layer runs at each step: every kernel computes at once."""
 
     def __init__(self, kernels: Any):
-        self._kernels = kernels
+        self.kernels = kernels
+
+    def of(self, _owner: str) -> Immediate:
+        """What computes for another layer: the same."""
+        return self
+
+    def call(self, call: Call) -> None:
+        """Runs a method that computes with arrays itself."""
+        call()
 
     def __getattr__(self, name: str) -> Any:
-        bind = getattr(self._kernels, name)
+        bind = getattr(self.kernels, name)
 
         def run(*args: Any, **settings: Any) -> None:
             bind(*args, **settings)()

@@ -67,6 +67,23 @@ class Classes(Losses):
             given["total"] = sum(weights) if weights else prob.shape[1]
         return self.map(formula, dx, **given)
 
+    def label_rows(self, label: Array, own: Array, out: Array, table: Array | None = None) -> Call:
+        """out = own times the row of `table` (classes x classes) at the label, 0 where that is no class.
+
+        Without a table, the row is 1 at the label and 0 elsewhere.
+        """
+        xp, classes = self.xp, out.shape[1]
+        if table is None:
+            numbers = xp.arange(classes, dtype=label.dtype).reshape(1, -1, 1)
+            given = {"label": label[:, None, :], "classes": numbers, "own": own[:, None, :]}
+            return self.map("(label == classes) * own", out, **given)
+
+        def run() -> None:
+            at = xp.minimum(xp.maximum(label, 0), classes - 1)
+            out[...] = xp.moveaxis(table[at] * (own * (at == label))[..., None], -1, 1)
+
+        return run
+
     def _by_class(self, weights: Sequence[float], prob: Array) -> Any:
         """The weights as an array that broadcasts to scores; the number 1 if there are none."""
         return self.xp.asarray(weights, prob.dtype).reshape(1, -1, 1) if weights else 1.0

@@ -12,7 +12,7 @@ from typing import Any
 from cfgnet.backend.expression import Instruction, Program, compiled
 from cfgnet.backend.kernels.base import Array, Base, Call, Record, Shape, in_turn, quick
 from cfgnet.backend.kernels.erf import erf
-from cfgnet.backend.kernels.memory import order
+from cfgnet.backend.kernels.memory import extent, order
 
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal"}
 EXTREMES = {"maximum", "minimum"}
@@ -36,6 +36,11 @@ class Step:
     def operands(self) -> list[Array]:
         """The arrays that the formula reads."""
         return [value for value in self.given.values() if _is_array(value)]
+
+    @functools.cached_property
+    def extents(self) -> list[tuple[int, int]]:
+        """From where to where in memory out lies, and each of the operands."""
+        return [extent(array) for array in (self.out, *self.operands)]
 
     @functools.cached_property
     def shape(self) -> Shape:

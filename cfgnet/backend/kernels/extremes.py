@@ -11,7 +11,7 @@ from cfgnet.backend.kernels.elementwise import Elementwise
 
 
 class Extremes(Elementwise):
-    """`extreme` along any axes, and its gradient; what belongs to x has one element along these axes."""
+    """`extreme` and its gradient, where what belongs to x has one element along the axes; and `largest`."""
 
     def extreme(
         self, x: Array, y: Array, axes: Sequence[int], index: Array | None = None, *, largest: bool = True
@@ -38,3 +38,21 @@ class Extremes(Elementwise):
         sizes = [n if axis in axes else 1 for axis, n in enumerate(dx.shape)]
         at = self.xp.arange(math.prod(sizes), dtype=index.dtype).reshape(sizes)
         return self.map("(at == index) * (factor * dy)", dx, at=at, index=index, dy=dy, factor=factor)
+
+    def largest(self, x: Array, index: Array, values: Array | None = None) -> Call:
+        """index = where the largest x are along axis 1 of three, as many as it has room for, the largest first.
+
+        Of equal ones that with the larger index comes first. values are the elements themselves.
+        """
+        xp, count = self.xp, index.shape[1]
+
+        def run() -> None:
+            if count == 1:
+                at = x.shape[1] - 1 - x[:, ::-1].argmax(1)[:, None]
+            else:
+                at = xp.argsort(x, 1, kind="stable")[:, ::-1][:, :count]
+            index[...] = at
+            if values is not None:
+                values[...] = xp.take_along_axis(x, at, 1)
+
+        return run

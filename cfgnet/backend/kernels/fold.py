@@ -13,7 +13,7 @@ from typing import Any
 
 from cfgnet.backend.kernels.base import Array, Call, Record, Shape
 from cfgnet.backend.kernels.elementwise import Step
-from cfgnet.backend.kernels.memory import address, order, overlap, same_place
+from cfgnet.backend.kernels.memory import address, cross, order, overlap, same_place
 
 PRODUCES = {
     "product": 2,
@@ -225,19 +225,20 @@ def _apart(chain: Sequence[Step], step: Step) -> str:
 
 def _conflict(earlier: Step, later: Step) -> str:
     """Why two steps cannot run block by block; empty if they can."""
-    for array in later.operands:
-        if overlap(earlier.out, array):
+    (written, *read), (target, *sources) = earlier.extents, later.extents
+    for array, source in zip(later.operands, sources, strict=True):
+        if cross(written, source):
             if earlier.axes is not None:
                 return "it reads a sum, which has to be complete"
             if not _meet(earlier, earlier.out, later, array):
                 return "it reads elsewhere what was written"
     if later.axes is None:
-        for array in earlier.operands:
-            if overlap(array, later.out) and not _meet(earlier, array, later, later.out):
+        for array, source in zip(earlier.operands, read, strict=True):
+            if cross(source, target) and not _meet(earlier, array, later, later.out):
                 return "it writes over what is still read elsewhere"
-        if overlap(earlier.out, later.out) and not _meet(earlier, earlier.out, later, later.out):
+        if cross(written, target) and not _meet(earlier, earlier.out, later, later.out):
             return "it writes over other elements"
-    elif earlier.axes is None and overlap(earlier.out, later.out):
+    elif earlier.axes is None and cross(written, target):
         return "its sum lies over what was written"
     return ""
 

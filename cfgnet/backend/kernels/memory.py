@@ -40,8 +40,12 @@ def extent(array: Array) -> tuple[int, int]:
 
 def overlap(x: Array, y: Array) -> bool:
     """Whether two arrays may have memory in common: whether what lies between their ends does."""
-    (start, stop), (other_start, other_stop) = extent(x), extent(y)
-    return start < other_stop and other_start < stop
+    return cross(extent(x), extent(y))
+
+
+def cross(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two pieces of memory, from one address to another, have any in common."""
+    return one[0] < other[1] and other[0] < one[1]
 
 
 def same_place(x: Array, y: Array) -> bool:

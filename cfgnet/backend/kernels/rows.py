@@ -10,7 +10,7 @@ from cfgnet.errors import DataError
 
 
 class Rows(Base):
-    """`take`, and `scatter_add`, which is its gradient."""
+    """`take`, and `scatter_add`, which is its gradient; `keep`, and its gradient."""
 
     many = 8
     """A row that is there more often is summed up by itself; others are added together, once for each time."""
@@ -57,6 +57,28 @@ class Rows(Base):
             for one in xp.flatnonzero(counts > self.many).tolist():
                 own = turn[first[one] : first[one] + counts[one]]
                 lines[:, found[one]] += flat[:, own].sum(axis=1)
+
+        return run
+
+    def keep(self, selector: Array, x: Array, y: Array, fill: int = 0) -> Call:
+        """y = the rows of x whose selector is not 0, one behind another, and then rows of `fill`."""
+        xp = self.xp
+
+        def run() -> None:
+            kept = xp.flatnonzero(selector)
+            y[: kept.size] = x[kept]
+            y[kept.size :] = fill
+
+        return run
+
+    def keep_dx(self, selector: Array, dy: Array, dx: Array) -> Call:
+        """dx = the rows of dy, each where `keep` took it from, and 0 in all others."""
+        xp = self.xp
+
+        def run() -> None:
+            kept = xp.flatnonzero(selector)
+            dx.fill(0)
+            dx[kept] = dy[: kept.size]
 
         return run
 

@@ -1,5 +1,6 @@
 /* attention: scaled dot-product attention. A part is one head of one sample, from the products of its queries with its
-   keys to the result, so that its scores stay in a core's cache.
+   keys to the result, so that its scores stay in a core's cache. Where it is causal, queries go in bands, and a band has
+   nothing to do with the keys behind its last query.
 
    A head's queries are rows of `depth` floats, `q_row` apart, those of the next sample `q_sample` further; likewise keys
    and values (k_), and the result and its gradient (y_). Gradients lie as what they are the gradients of. prob: (samples,
@@ -62,38 +63,59 @@ static void attend(float *row, const int32_t *mask, int64_t count, int64_t keys,
     for (int64_t s = count; s < keys; s++) row[s] = 0;
 }
 
+/* How many queries a band has, and how many keys come before the query behind it. */
+INLINE int64_t band_of(const attention_args *t) { return t->causal ? LANES : t->steps; }
+INLINE int64_t keys_before(const attention_args *t, int64_t step) {
+    return t->causal ? larger(0, smaller(t->keys, step + t->keys - t->steps)) : t->keys;
+}
+
 static void attention_run(const void *args, int64_t part, float *packed) {
     const attention_args *t = args;
     const Head h = head_of(t, part);
     pack_panels(h.k, 1, t->k_row, t->depth, t->keys, packed);
-    run_rows(h.q, t->q_row, packed, h.prob, t->keys, t->steps, t->depth, t->keys);
-    for (int64_t step = 0; step < t->steps; step++) {
-        const int64_t before = larger(0, smaller(t->keys, step + 1 + t->keys - t->steps));
-        attend(h.prob + step * t->keys, h.mask, t->causal ? before : t->keys, t->keys, (float)t->scale);
+    for (int64_t step = 0; step < t->steps; step += band_of(t)) {
+        const int64_t rows = smaller(band_of(t), t->steps - step);
+        packed_part(h.q + step * t->q_row, t->q_row, (Packed){packed, t->depth, t->keys}, h.prob + step * t->keys,
+                    t->keys, rows, t->depth, keys_before(t, step + rows), 0);
     }
+    for (int64_t step = 0; step < t->steps; step++)
+        attend(h.prob + step * t->keys, h.mask, keys_before(t, step + 1), t->keys, (float)t->scale);
     pack_panels(h.v, t->k_row, 1, t->keys, t->depth, packed);
-    run_rows(h.prob, t->keys, packed, h.y, t->y_row, t->steps, t->keys, t->depth);
+    for (int64_t step = 0; step < t->steps; step += band_of(t)) {
+        const int64_t rows = smaller(band_of(t), t->steps - step);
+        packed_part(h.prob + step * t->keys, t->keys, (Packed){packed, t->keys, t->depth}, h.y + step * t->y_row,
+                    t->y_row, rows, keys_before(t, step + rows), t->depth, 0);
+    }
 }
 
-/* The gradient by the scores of a query from that by its probabilities, in its place. */
-static void attend_dx(const float *prob, float *slope, int64_t keys, float scale) {
+/* The gradient by the first `count` scores of a query from that by its probabilities, in its place, and 0 for the
+   rest. */
+static void attend_dx(const float *prob, float *slope, int64_t count, int64_t keys, float scale) {
     vec sum = splat(0);
-    for (int64_t s = 0; s < keys; s += LANES) {
-        const int64_t some = smaller(LANES, keys - s);
+    for (int64_t s = 0; s < count; s += LANES) {
+        const int64_t some = smaller(LANES, count - s);
         sum += load_some(prob + s, some) * load_some(slope + s, some);
     }
     const float total = sum_of_lanes(sum);
-    for (int64_t s = 0; s < keys; s += LANES) {
-        const int64_t some = smaller(LANES, keys - s);
+    for (int64_t s = 0; s < count; s += LANES) {
+        const int64_t some = smaller(LANES, count - s);
         store_some(slope + s, load_some(prob + s, some) * (load_some(slope + s, some) - total) * scale, some);
     }
+    for (int64_t s = count; s < keys; s++) slope[s] = 0;
 }
 
-/* out (keys, depth) = a.T @ b, of a (steps, keys) and b (steps, depth). */
+/* out (keys, depth) = a.T @ b, of a (steps, keys) and b (steps, depth); where it is causal, a is 0 for the steps before
+   a key. */
 static void by_keys(const attention_args *t, const float *a, const float *b, int64_t ldb, float *out) {
-    const ColumnBlock whole = {.lines = 1, .depth = t->steps, .a = a, .step = t->keys, .b = b, .ldb = ldb, .out = out,
-                               .ldout = t->k_row, .rows = t->keys, .columns = t->depth, .set = 1};
-    run_columns(&whole);
+    const int64_t band = t->causal ? LANES : t->keys;
+    for (int64_t key = 0; key < t->keys; key += band) {
+        const int64_t first = t->causal ? smaller(t->steps, larger(0, key + t->steps - t->keys)) : 0;
+        const ColumnBlock whole = {.lines = 1, .depth = t->steps - first, .a = a + first * t->keys + key,
+                                   .step = t->keys, .b = b + first * ldb, .ldb = ldb, .out = out + key * t->k_row,
+                                   .ldout = t->k_row, .rows = smaller(band, t->keys - key), .columns = t->depth,
+                                   .set = 1};
+        run_columns(&whole);
+    }
 }
 
 static void attention_dx_run(const void *args, int64_t part, float *work) {
@@ -101,11 +123,20 @@ static void attention_dx_run(const void *args, int64_t part, float *work) {
     const Head h = head_of(t, part);
     float *slope = work, *packed = work + whole_vectors(t->steps * t->keys);
     pack_panels(h.v, 1, t->k_row, t->depth, t->keys, packed);
-    run_rows(h.dy, t->y_row, packed, slope, t->keys, t->steps, t->depth, t->keys);
+    for (int64_t step = 0; step < t->steps; step += band_of(t)) {
+        const int64_t rows = smaller(band_of(t), t->steps - step);
+        packed_part(h.dy + step * t->y_row, t->y_row, (Packed){packed, t->depth, t->keys}, slope + step * t->keys,
+                    t->keys, rows, t->depth, keys_before(t, step + rows), 0);
+    }
     for (int64_t step = 0; step < t->steps; step++)
-        attend_dx(h.prob + step * t->keys, slope + step * t->keys, t->keys, (float)t->scale);
+        attend_dx(h.prob + step * t->keys, slope + step * t->keys, keys_before(t, step + 1), t->keys,
+                  (float)t->scale);
     pack_panels(h.k, t->k_row, 1, t->keys, t->depth, packed);
-    run_rows(slope, t->keys, packed, h.dq, t->q_row, t->steps, t->keys, t->depth);
+    for (int64_t step = 0; step < t->steps; step += band_of(t)) {
+        const int64_t rows = smaller(band_of(t), t->steps - step);
+        packed_part(slope + step * t->keys, t->keys, (Packed){packed, t->keys, t->depth}, h.dq + step * t->q_row,
+                    t->q_row, rows, keys_before(t, step + rows), t->depth, 0);
+    }
     by_keys(t, slope, h.q, t->q_row, h.dk);
     by_keys(t, h.prob, h.dy, t->y_row, h.dv);
 }

@@ -29,14 +29,23 @@ class NativeAttention(NativeBase):
         return self._attention("attention", query, key, y, causal, arrays)
 
     def attention_dx(
-        self, dy: Array, query: Array, key: Array, value: Array, prob: Array, dquery: Array, dkey: Array, dvalue: Array
+        self,
+        dy: Array,
+        query: Array,
+        key: Array,
+        value: Array,
+        prob: Array,
+        dquery: Array,
+        dkey: Array,
+        dvalue: Array,
+        causal: bool = False,
     ) -> Call:
         """As the numpy kernel, for float32 and gradients that lie as what they are the gradients of."""
         alike = dquery.strides == query.strides and dkey.strides == dvalue.strides == key.strides == value.strides
         if not (alike and plain(prob) and _fits(query, key, value, dy, dquery, dkey, dvalue)):
-            return super().attention_dx(dy, query, key, value, prob, dquery, dkey, dvalue)
+            return super().attention_dx(dy, query, key, value, prob, dquery, dkey, dvalue, causal)
         arrays = {"q": query, "k": key, "v": value, "prob": prob, "dy": dy, "dq": dquery, "dk": dkey, "dv": dvalue}
-        return self._attention("attention_dx", query, key, dy, False, arrays)
+        return self._attention("attention_dx", query, key, dy, causal, arrays)
 
     def _attention(
         self, kernel: str, query: Array, key: Array, y: Array, causal: bool, arrays: dict[str, Array | None]

@@ -53,8 +53,8 @@ INLINE vec weights_from(const label_slope_args *p, int64_t c, int64_t some) {
 }
 INLINE vec log_of_prob(vec prob) { return vlog(vmaximum(prob, splat(1.17549435e-38f))); }
 
-INLINE int64_t place_of(const label_slope_args *p, int64_t at) {
-    return at / (p->classes * p->inner) * p->inner + at % p->inner;
+INLINE int64_t place_of(int64_t at, int64_t classes, int64_t inner) {
+    return at / (classes * inner) * inner + at % inner;
 }
 
 static void log_total_row(const label_slope_args *p, int64_t at) {
@@ -75,7 +75,7 @@ static void log_total_column(const label_slope_args *p, int64_t at, int64_t some
     vec sum = splat(0);
     for (int64_t c = 0; c < p->classes; c++)
         sum += weight_of(p, c) * log_of_prob(load_some(p->prob + at + c * p->inner, some));
-    store_some(p->out + place_of(p, at), sum, some);
+    store_some(p->out + place_of(at, p->classes, p->inner), sum, some);
 }
 
 static void log_total_run(const void *args, int64_t part, float *work) {
@@ -98,7 +98,7 @@ static void label_slope_row(const label_slope_args *p, int64_t at) {
 }
 
 static void label_slope_column(const label_slope_args *p, int64_t at, int64_t some) {
-    const int64_t position = place_of(p, at);
+    const int64_t position = place_of(at, p->classes, p->inner);
     const vec own = load_some(p->own + position, some), every = p->every ? load_some(p->every + position, some) : splat(0);
     ivec label = {0};
     for (int64_t i = 0; i < some; i++) label[i] = p->label[position + i];
@@ -112,4 +112,43 @@ static void label_slope_column(const label_slope_args *p, int64_t at, int64_t so
 static void label_slope_run(const void *args, int64_t part, float *work) {
     const label_slope_args *p = args;
     EACH_LINE(label_slope_row, label_slope_column)
+}
+
+/* label_rows: out = own times the row of `table` (classes, classes) at the label, or, where that is NULL, times a one at
+   the label; 0 where a label is no class. */
+#define FIELDS_label_rows(A, W, L, C, I, F) W(label) A(own) A(table) A(out) I(outer) I(classes) I(inner) I(parts)
+DECLARE(label_rows)
+
+static Demand label_rows_demand(const void *args) { return (Demand){((const label_rows_args *)args)->parts, 0}; }
+
+static void label_rows_row(const label_rows_args *p, int64_t at) {
+    const int64_t position = at / p->classes, label = p->label[position];
+    const float own = p->own[position];
+    float *out = p->out + at;
+    if (label < 0 || label >= p->classes || !p->table) clear_floats(out, p->classes);
+    if (label < 0 || label >= p->classes) return;
+    if (!p->table) {
+        out[label] = own;
+        return;
+    }
+    const float *row = p->table + label * p->classes;
+    EACH_VECTOR(p->classes, { store_some(out + i, own * load_some(row + i, some), some); })
+}
+
+static void label_rows_column(const label_rows_args *p, int64_t at, int64_t some) {
+    const int64_t position = place_of(at, p->classes, p->inner);
+    const vec own = load_some(p->own + position, some);
+    ivec label = {0};
+    for (int64_t i = 0; i < some; i++) label[i] = p->label[position + i];
+    for (int32_t c = 0; c < p->classes; c++) {
+        vec row = choose(label == c, own, splat(0));
+        for (int64_t i = 0; p->table && i < some; i++)
+            row[i] = label[i] >= 0 && label[i] < p->classes ? own[i] * p->table[label[i] * p->classes + c] : 0;
+        store_some(p->out + at + c * p->inner, row, some);
+    }
+}
+
+static void label_rows_run(const void *args, int64_t part, float *work) {
+    const label_rows_args *p = args;
+    EACH_LINE(label_rows_row, label_rows_column)
 }

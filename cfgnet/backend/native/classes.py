@@ -15,7 +15,7 @@ from cfgnet.backend.native.losses import NativeLosses, are_labels, check_labels
 
 
 class NativeClasses(NativeLosses):
-    """`label_weights`, `pick`, `log_total` and `label_slope`."""
+    """`label_weights`, `pick`, `log_total`, `label_slope` and `label_rows`."""
 
     def label_weights(
         self, label: Array, out: Array, classes: int, weights: Sequence[float] = (), ignore: int | None = None
@@ -55,6 +55,13 @@ class NativeClasses(NativeLosses):
         if not plain(prob, own, dx, every) or not are_labels(label) or not prob.size:
             return super().label_slope(prob, label, own, dx, every, weights)
         return self._over_classes("label_slope", prob, dx, weights, label=label, own=own, every=every)
+
+    def label_rows(self, label: Array, own: Array, out: Array, table: Array | None = None) -> Call:
+        """As the numpy kernel, where all arrays lie in one piece, in float32, and int32 for the labels."""
+        if not plain(own, out, table) or not are_labels(label) or not out.size:
+            return super().label_rows(label, own, out, table)
+        arrays = {"label": label, "own": own, "out": out, "table": table}
+        return self.pool.call("label_rows", **arrays, **_sizes(out), parts=parts_of(out.size))
 
     def _over_classes(
         self, kernel: str, prob: Array, out: Array, weights: Sequence[float], **given: Array | None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,13 +45,15 @@ FUNCTIONS = [
     "where",
 ]
 """In the order of elementwise.h."""
-ELEMENT, REPEATED, NUMBER, RESULT, TOTAL = range(5)
+ELEMENT, REPEATED, NUMBER, RESULT, TOTAL, SLICE, LINES, RUNS = range(8)
 """What can stand at a place, as in elementwise.h."""
 MOST_PLACES = 128
 BLOCK = 256
 """About how many elements are worked on at a time: two dozen rows of that many stay in a core's fastest cache."""
 PART = 1 << 14
 """The fewest elements that are worth a thread's while."""
+LONGEST_LINE = 1 << 14
+"""The most elements that are summed as one line: a block holds whole lines."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,11 @@ class Space:
 
     @classmethod
     def of(cls, step: Step) -> Space | None:
-        """The space of a step; None where an array is not float32, or none spans the space without gaps."""
+        """The space of a step; None where an array is not float32, or none spans the space."""
         arrays = [step.out, *step.operands]
         if any(array.dtype != np.float32 for array in arrays) or not math.prod(step.shape):
             return None
-        spanning = [array for array in arrays if array.shape == step.shape]
-        whole = bool(spanning) and any(array.transpose(step.order).flags.c_contiguous for array in spanning)
-        return cls(step.shape, step.order) if whole else None
+        return cls(step.shape, step.order) if any(array.shape == step.shape for array in arrays) else None
 
     @property
     def size(self) -> int:
@@ -92,13 +93,58 @@ class Space:
             wanted, period = wanted * n, period * n
         return period if period == array.size else None
 
+    def pieces(self, array: Array) -> tuple[int, int] | None:
+        """The length of the pieces in which the elements of `array` lie in their order, and the steps between these.
+
+        None for an array that does not span the space, or whose pieces do not lie evenly.
+        """
+        if array.shape != self.shape:
+            return None
+        turned = array.transpose(self.order)
+        axes = [(n, stride) for n, stride in zip(turned.shape, turned.strides, strict=True) if n > 1]
+        length, wanted = 1, array.itemsize
+        while axes and axes[-1][1] == wanted:
+            length, wanted = length * axes[-1][0], wanted * axes.pop()[0]
+        even = all(outer == n * inner for (_, outer), (n, inner) in itertools.pairwise(axes))
+        return (length, axes[-1][1] // array.itemsize) if axes and even and axes[-1][1] > 0 else None
+
+    def runs(self, array: Array) -> tuple[int, int] | None:
+        """How many values `array` has, broadcast to this space, until they repeat, and for how many elements each is.
+
+        None for one that does not lie in their order.
+        """
+        spread = np.broadcast_to(array, self.shape).transpose(self.order)
+        axes = [(n, stride) for n, stride in zip(spread.shape, spread.strides, strict=True) if n > 1]
+        length, count = 1, 1
+        while axes and axes[-1][1] == 0:
+            length *= axes.pop()[0]
+        while axes and axes[-1][1] == count * array.itemsize:
+            count *= axes.pop()[0]
+        return (count, length) if count == array.size else None
+
     def kept(self, axes: Sequence[int]) -> int | None:
         """The period of a sum over `axes`; None unless those that are left are the last in memory."""
-        left = [axis for axis in self.order if axis not in axes and self.shape[axis] != 1]
-        walked = [axis for axis in self.order if self.shape[axis] != 1]
+        left, walked = self._left(axes)
         if left != sorted(left) or walked[len(walked) - len(left) :] != left:
             return None
         return math.prod(self.shape[axis] for axis in left)
+
+    def lines(self, axes: Sequence[int]) -> tuple[int, int] | None:
+        """How many elements a sum over `axes` takes one after another, and how many such lines are then summed.
+
+        None unless what is left lies side by side in memory.
+        """
+        left, walked = self._left(axes)
+        first = walked.index(left[0]) if left else 0
+        if left != sorted(left) or walked[first : first + len(left)] != left:
+            return None
+        length = math.prod(self.shape[axis] for axis in walked[first + len(left) :])
+        return (length, math.prod(self.shape[axis] for axis in walked[:first])) if length <= LONGEST_LINE else None
+
+    def _left(self, axes: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The axes that are left by a sum over `axes`, and all, as they lie in memory, without those of one element."""
+        walked = [axis for axis in self.order if self.shape[axis] != 1]
+        return [axis for axis in walked if axis not in axes], walked
 
 
 class Code:
@@ -108,6 +154,8 @@ class Code:
         self.space = space
         self.parts = parts or parts_of(space.size)
         self.places: list[_Place] = []
+        self.known: dict[tuple[int, int, int, float], int] = {}
+        """The places at which arrays and numbers stand."""
         self.instructions: list[tuple[int, int, int, int, int]] = []
         self.sums: list[tuple[Step, Array]] = []
         """The steps that are sums, each with a row of totals for each part."""
@@ -118,15 +166,22 @@ class Code:
         if step.shape == self.space.shape and self._appended(step) and len(self.places) <= MOST_PLACES:
             return True
         del self.places[before[0] :], self.instructions[before[1] :]
+        self.known = {key: number for key, number in self.known.items() if number < before[0]}
         self.sums = [(one, totals) for one, totals in self.sums if one is not step]
         return False
 
     def _appended(self, step: Step) -> bool:
         if step.axes is None:
-            out = self._array(step.out)
-            return out is not None and self.places[out].kind == ELEMENT and self._formula(step, out) is not None
-        period = self.space.kept(step.axes)
-        value = self._formula(step, None) if period and plain(step.out) else None
+            out = self._array(step.out, written=True)
+            return (
+                out is not None and self.places[out].kind in (ELEMENT, SLICE) and self._formula(step, out) is not None
+            )
+        if not plain(step.out):
+            return False
+        period, lines = self.space.kept(step.axes), self.space.lines(step.axes)
+        if period is None and lines is not None:
+            return self._lines(step, *lines)
+        value = self._formula(step, None) if period else None
         if value is None or period is None:
             return False
         totals = np.empty((self.parts, period), np.float32)
@@ -135,24 +190,41 @@ class Code:
         self.sums.append((step, totals))
         return True
 
+    def _lines(self, step: Step, length: int, count: int) -> bool:
+        """Appends a sum of lines, which is then summed again where there are several for each place."""
+        once = count == 1
+        totals = step.out if once else np.empty((count, step.out.size), np.float32)
+        self.places.append(_Place(LINES, totals, length, written=step.add and once))
+        if self._formula(step, len(self.places) - 1) is None:
+            return False
+        if not once:
+            self.sums.append((step, totals))
+        return True
+
     def has(self, kind: int) -> bool:
         """Whether there is a place of a kind."""
         return any(place.kind == kind for place in self.places)
 
     def _place(self, wanted: _Place) -> int:
         """The number of a place, which is a new one unless the same array or number stands at one."""
-        for number, place in enumerate(self.places):
-            if place.kind != RESULT and place.same(wanted):
-                return number
-        self.places.append(wanted)
-        return len(self.places) - 1
+        number = self.known.setdefault(wanted.key, len(self.places))
+        if number == len(self.places):
+            self.places.append(wanted)
+        elif wanted.written:
+            self.places[number] = replace(self.places[number], written=True)
+        return number
 
-    def _array(self, array: Array) -> int | None:
-        """The place of an array; None for one that does not lie in the order of the space."""
-        period = self.space.period(array) if array.dtype == np.float32 else None
-        if period is None:
+    def _array(self, array: Array, written: bool = False) -> int | None:
+        """The place of an array; None for one that does not lie in the order of the space, in even pieces or runs."""
+        if array.dtype != np.float32:
             return None
-        return self._place(_Place(ELEMENT if period == self.space.size else REPEATED, array, period))
+        period, pieces = self.space.period(array), self.space.pieces(array)
+        if period is not None:
+            return self._place(_Place(ELEMENT if period == self.space.size else REPEATED, array, period))
+        if pieces is not None:
+            return self._place(_Place(SLICE, array, pieces[0], step=pieces[1], written=written))
+        runs = self.space.runs(array)
+        return self._place(_Place(RUNS, array, runs[0], step=runs[1])) if runs else None
 
     def _emit(self, function: str, target: int, operands: Sequence[int]) -> None:
         """An instruction; the last operand stands in for those that the function does not take."""
@@ -195,7 +267,7 @@ class Code:
     @property
     def period(self) -> int:
         """After how many elements all that repeats does so together."""
-        return math.lcm(*(place.period for place in self.places if place.kind in (REPEATED, TOTAL)))
+        return math.lcm(*(place.period for place in self.places if place.kind in (REPEATED, TOTAL, LINES)))
 
     def call(self, pool: Pool) -> Call:
         """The call that runs the program over the whole space."""
@@ -207,6 +279,8 @@ class Code:
             instructions=len(self.instructions),
             kinds=np.array([place.kind for place in self.places], np.int32),
             periods=np.array([place.period for place in self.places], np.int32),
+            steps=np.array([place.step for place in self.places], np.int32),
+            writes=np.array([place.written for place in self.places], np.int32),
             arrays=[_NOTHING if place.array is None else place.array for place in self.places],
             numbers=np.array([place.number for place in self.places], np.float32),
             places=len(self.places),
@@ -224,14 +298,15 @@ class _Place:
     array: Array | None = None
     period: int = 1
     number: float = 0.0
+    step: int = 0
+    """Of a slice, from piece to piece; or the length of a run."""
+    written: bool = False
+    """Of a slice, whether it is; of sums of lines, whether they are added to what is there."""
 
-    def same(self, other: _Place) -> bool:
-        """Whether the same array or number stands at another place."""
-        if (self.kind, self.period) != (other.kind, other.period):
-            return False
-        if self.array is None or other.array is None:
-            return self.number == other.number
-        return address(self.array) == address(other.array)
+    @property
+    def key(self) -> tuple[int, int, int, float]:
+        """What is equal for two places at which the same array or number stands."""
+        return self.kind, self.period, self.step, self.number if self.array is None else address(self.array)
 
 
 def parts_of(size: int) -> int:

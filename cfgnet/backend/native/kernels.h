@@ -32,6 +32,7 @@
 #include "attention.h"
 #include "classes.h"
 #include "ctc.h"
+#include "extremes.h"
 
 static const Kernel KERNELS[] = {
     ENTRY_OF(map, map, NULL, map_over),
@@ -67,6 +68,9 @@ static const Kernel KERNELS[] = {
     ENTRY(pick),
     ENTRY_AS(log_total, label_slope),
     ENTRY(label_slope),
+    ENTRY(label_rows),
+    ENTRY(extreme),
+    ENTRY(largest),
     ENTRY(ctc),
     ENTRY_AS(ctc_dx, ctc),
     ENTRY(gates_pack),
@@ -83,6 +87,7 @@ static const Kernel KERNELS[] = {
     ENTRY_OF(normalize_dx, normalize, normalize_covers, NULL),
     ENTRY_COVERING(take),
     ENTRY(scatter_add),
+    ENTRY(keep),
     ENTRY(attention),
     ENTRY_AS(attention_dx, attention),
 };

@@ -17,6 +17,7 @@ from cfgnet.backend.native.classes import NativeClasses
 from cfgnet.backend.native.convolution import NativeConvolution
 from cfgnet.backend.native.ctc import NativeCTC
 from cfgnet.backend.native.elementwise import REPEATED, Code, Space, parts_of
+from cfgnet.backend.native.extremes import NativeExtremes
 from cfgnet.backend.native.normalization import NativeNormalization
 from cfgnet.backend.native.pooling import NativePooling
 from cfgnet.backend.native.recurrent import NativeRecurrent
@@ -40,6 +41,7 @@ class NativeKernels(
     NativeRows,
     NativeClasses,
     NativeCTC,
+    NativeExtremes,
     NativeVarious,
 ):
     """The kernels of the native tier, run by the threads of a pool."""

@@ -20,12 +20,6 @@ INLINE float largest_lane(vec v) {
     return largest;
 }
 
-INLINE float sum_of_lanes(vec v) {
-    for (int width = LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++) v[i] += v[i + width];
-    return v[0];
-}
-
 /* Runs ROW(at) for each row of a part, or COLUMN(at, some) for each of its vectors of positions; both begin at `at`. */
 #define EACH_LINE(ROW, COLUMN)                                                                                 \
     const int64_t across = ceil_div(p->inner, LANES), lines = p->outer * across;                               \

@@ -51,26 +51,37 @@ static void pack_panels(const float *b, int64_t row, int64_t step, int64_t depth
     }
 }
 
-/* out (rows, columns) = or += a (rows, depth) @ b (depth, columns), of which b is packed. */
-static void packed_product(const float *a, int64_t lda, const float *b, float *out, int64_t ldout, int64_t rows,
-                           int64_t depth, int64_t columns, int add) {
+/* A packed matrix (depth, columns). */
+typedef struct {
+    const float *panels;
+    int64_t depth, columns;
+} Packed;
+
+/* out (rows, columns) = or += a (rows, depth) @ b, of which no more than so many rows and columns are taken. */
+static void packed_part(const float *a, int64_t lda, Packed b, float *out, int64_t ldout, int64_t rows, int64_t depth,
+                        int64_t columns, int add) {
     const float *from[MOST_ROWS];
     float *to[MOST_ROWS];
-    for (int64_t column = 0; column < columns; column += panel_width(column, columns)) {
-        const int64_t width = panel_width(column, columns);
-        const int v = (int)(width / LANES);
-        const float *panel = b + column * depth;
+    for (int64_t column = 0; column < columns; column += panel_width(column, b.columns)) {
+        const int64_t width = panel_width(column, b.columns), wanted = smaller(width, columns - column);
+        const int v = (int)ceil_div(wanted, LANES);
+        const float *panel = b.panels + column * b.depth;
         for (int64_t row = 0; row < rows; row += ROWS(v)) {
             for (int r = 0; r < ROWS(v); r++) {
                 const int64_t at = smaller(row + r, rows - 1);
                 from[r] = a + at * lda;
                 to[r] = out + at * ldout + column;
             }
-            RowBlock t = {from, ONE_TAP, 1, depth, &panel, width, NULL, to, smaller(ROWS(v), rows - row),
-                          smaller(width, columns - column), add};
+            RowBlock t = {from, ONE_TAP, 1, depth, &panel, width, NULL, to, smaller(ROWS(v), rows - row), wanted, add};
             run_rows_block(&t, v);
         }
     }
+}
+
+/* out (rows, columns) = or += a (rows, depth) @ b (depth, columns), of which b is packed. */
+static void packed_product(const float *a, int64_t lda, const float *b, float *out, int64_t ldout, int64_t rows,
+                           int64_t depth, int64_t columns, int add) {
+    packed_part(a, lda, (Packed){b, depth, columns}, out, ldout, rows, depth, columns, add);
 }
 
 /* out = a @ b, of which b is packed. */

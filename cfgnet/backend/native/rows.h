@@ -55,3 +55,31 @@ static void scatter_add_run(const void *args, int64_t part, float *work) {
         EACH_VECTOR(width, { store_some(to + i, load_some(to + i, some) + load_some(from + i, some), some); })
     }
 }
+
+/* keep: y (rows, columns) = the rows of x whose selector is not 0, one behind another, and then rows of `fill`, whatever
+   its 32 bits are. With `back`, y is what such rows are put back to: row i of x where the i-th selected one was, and 0
+   elsewhere. */
+#define FIELDS_keep(A, W, L, C, I, F) A(selector) A(x) A(y) A(fill) I(rows) I(columns) I(back) I(parts)
+DECLARE(keep)
+
+static Demand keep_demand(const void *args) { return (Demand){((const keep_args *)args)->parts, 0}; }
+
+static void keep_run(const void *args, int64_t part, float *work) {
+    const keep_args *p = args;
+    const int64_t first = p->rows * part / p->parts, stop = p->rows * (part + 1) / p->parts;
+    int64_t place = 0, kept = 0;
+    for (int64_t row = 0; row < p->rows; row++) {
+        place += row < first && p->selector[row] != 0;
+        kept += p->selector[row] != 0;
+    }
+    for (int64_t row = first; row < stop; row++) {
+        const int64_t from = p->back ? place : row, to = p->back ? row : place;
+        float *rest = p->y + row * p->columns;
+        if (p->selector[row] != 0)
+            copy_floats(p->y + to * p->columns, p->x + from * p->columns, p->columns), place++;
+        else if (p->back)
+            clear_floats(rest, p->columns);
+        if (!p->back && row >= kept)
+            for (int64_t i = 0; i < p->columns; i++) rest[i] = *p->fill;
+    }
+}
