@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 from cfgnet.errors import CfgnetError
 from cfgnet.example import FAMILIES, example, family_of, flow
 from cfgnet.gradcheck import case_net
-from cfgnet.layer import Block, Layer, Port
+from cfgnet.layer import Block, Layer
 from cfgnet.part import Config, Part, plain
+from cfgnet.ports import Port
 
 __all__ = ["FAMILIES", "described", "find", "groups", "listing", "outline", "page", "reference"]
 

@@ -17,11 +17,12 @@ from cfgnet import yamlio
 from cfgnet.data import Source
 from cfgnet.errors import CfgnetError, ShapeError
 from cfgnet.init import Filler
-from cfgnet.layer import Case, Layer, Port, Shape
+from cfgnet.layer import Case, Layer, Shape
 from cfgnet.net import Net
 from cfgnet.part import Part
 from cfgnet.plan import Shaped
 from cfgnet.policy import Policy
+from cfgnet.ports import Port
 from cfgnet.prepare import loads, prepare
 from cfgnet.solver import Solver
 

@@ -17,6 +17,8 @@ from cfgnet.explain import did_you_mean, shown
 ALLOWED = "numbers, names, + - * / // % ** ( ) and functions such as min(a, b)"
 MAX_LENGTH = 1000
 MAX_BITS = 256
+WINDOW = 100
+"""How many characters of a long formula are shown where one of them is wrong."""
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -55,23 +57,54 @@ _REASONS: dict[type[Exception], str] = {
 
 
 class FormulaError(ValueError):
-    """A formula cannot be read or evaluated; `column` counts from 1 in the formula's text."""
+    """A formula cannot be read or evaluated; `column` counts from 1 in the formula's text, without spaces before it."""
 
     def __init__(self, message: str, column: int = 1, hint: str = ""):
         super().__init__(message)
         self.column, self.hint = column, hint
+
+    def pointing(self, text: str) -> str:
+        """The message, and below it the part of the formula where it is wrong, with a mark under the place."""
+        text, at = _in_one_line(text), self.column - 1
+        first = max(0, min(at - WINDOW // 2, len(text) - WINDOW))
+        shown = text[first : first + WINDOW]
+        before, after = "... " * (first > 0), " ..." * (first + WINDOW < len(text))
+        mark = " " * (len(before) + at - first)
+        return f"formula, column {self.column}: {self}\n  {before}{shown}{after}\n  {mark}^"
 
 
 def syntax(text: str, most: int = MAX_LENGTH, allowed: str = ALLOWED) -> ast.expr:
     """The syntax tree of an expression of at most `most` characters. Raises FormulaError."""
     if len(text) > most:
         raise FormulaError(f"longer than {most} characters")
+    text = _in_one_line(text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's own remarks on its syntax are not for the user
-            return ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise FormulaError("not an expression", getattr(error, "offset", None) or 1, allowed) from None
+            tree = ast.parse(text, mode="eval").body
+    except (MemoryError, RecursionError):
+        raise FormulaError("nested too deep") from None
+    except (SyntaxError, ValueError) as error:
+        raise _no_expression(text, error, allowed) from None
+    if not text.isascii():  # Python counts bytes
+        for node in ast.walk(tree):
+            if isinstance(node, ast.expr):
+                node.col_offset = len(text.encode()[: node.col_offset].decode())
+    return tree
+
+
+def _in_one_line(text: str) -> str:
+    return text.strip().replace("\n", " ")
+
+
+def _no_expression(text: str, error: Exception, allowed: str) -> FormulaError:
+    """What Python says of a text that is no expression, in our words."""
+    said, column = str(getattr(error, "msg", "")), getattr(error, "offset", None)
+    if "too many nested" in said:
+        return FormulaError("nested too deep")
+    if "never closed" in said:
+        return FormulaError(f"not an expression: {said.partition(' ')[0]} is never closed", column or 1)
+    return FormulaError("not an expression", column or len(text) + 1, allowed)
 
 
 def evaluate(text: str, names: Callable[[str], Any], functions: Mapping[str, Callable[..., Any]] = FUNCTIONS) -> Any:

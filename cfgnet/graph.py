@@ -9,7 +9,8 @@ from typing import Literal
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
 from cfgnet.explain import did_you_mean, listed
-from cfgnet.layer import Block, Kind, Layer, Port, Shape, asks
+from cfgnet.layer import Block, Kind, Layer, Shape, asks
+from cfgnet.ports import Port
 from cfgnet.rules import Phase, State
 
 Bound = Mapping[str, str | tuple[str, ...]]

@@ -26,6 +26,8 @@ The methods of a member:
     tally(xp, ...) -> arrays that the batch adds to the total of a test, where no mean is the output of all samples
     merge(xp, total, tally) -> the total with one more batch   (total + tally)
     score(xp, total) -> {output: value} for a total
+    unchanged(x, y, train) -> whether every output is the only input as it is, for these shapes and in this phase; such
+                          a layer is left out of a plan where nobody asks for its output by name   (it is not)
 
 What backward asks for stays alive until then, and nothing else does, nor what `shape_only` names: of that, only the
 shape can be relied on. Asking for an optional output (`mask?`) saves it; one of those in `for_backward` is there only
@@ -51,85 +53,12 @@ from pydantic import Field, NonNegativeFloat, model_validator
 from cfgnet.errors import ContractError, ShapeError
 from cfgnet.init import Filler
 from cfgnet.part import Config, Names, Part
+from cfgnet.ports import Kind as Kind
+from cfgnet.ports import Ports
 from cfgnet.rules import Phase, Rules, State
 
 Shape = tuple[int, ...]
-Kind = Literal["float", "int"]
 HELPERS = frozenset({"xp", "k", "rng", "train"})
-
-
-@dataclass(frozen=True)
-class Port:
-    """A place where a tensor goes in or comes out: `x`, `label:int`, `mask?` (optional), `*x` (one or more).
-
-    An output of kind `any` holds whole numbers where all that goes in at ports of that kind does. Where as many tensors
-    go in as come out, each is as the one that it comes from.
-    """
-
-    name: str
-    kind: Literal["float", "int", "any"] = "float"
-    optional: bool = False
-    many: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Port:
-        """Reads one port of a `ports` line, such as "label:int" or "*x"."""
-        name, _, kind = text.partition(":")
-        optional, many = name.endswith("?"), name.startswith("*")
-        if kind.endswith("?"):
-            kind, optional = kind[:-1], True
-        name = name.strip("?*")
-        match kind or "float":
-            case "float" | "int" | "any" as known:
-                return cls(name, known, optional, many)
-        raise ContractError(f"port {text!r}: the kind is int, float or any")
-
-
-@dataclass(frozen=True)
-class Ports:
-    """All ports of a layer type, parsed from a line such as "x, label:int -> loss, prob?"; a side may be empty."""
-
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Ports:
-        """Reads the whole `ports` line of a layer class."""
-        sides = text.split("->")
-        if len(sides) != 2:
-            raise ContractError(f"ports {text!r}: expected 'inputs -> outputs'")
-        left, right = (tuple(Port.parse(p.strip()) for p in side.split(",") if p.strip()) for side in sides)
-        return cls(left, right)
-
-    def bind(self, side: Literal["inputs", "outputs"], names: tuple[str, ...]) -> dict[str, str | tuple[str, ...]]:
-        """Which name goes to which port. Raises ShapeError on a wrong count.
-
-        A `*` port takes all that is left, but for what the required ones behind it take. An optional port is left out
-        where there are only as many names as those take.
-        """
-        ports = getattr(self, side)
-        bound: dict[str, str | tuple[str, ...]] = {}
-        rest = names
-        for place, port in enumerate(ports):
-            required = sum(not later.optional for later in ports[place:])
-            if port.many and len(rest) >= required:
-                last = len(rest) - required + 1
-                bound[port.name], rest = rest[:last], rest[last:]
-            elif not port.many and (len(rest) > required or (rest and not port.optional)):
-                bound[port.name], rest = rest[0], rest[1:]
-            elif not port.optional:
-                raise ShapeError(f"expected {self.arity(side)}, got {len(names)}")
-        if rest:
-            raise ShapeError(f"expected {self.arity(side)}, got {len(names)}")
-        return bound
-
-    def arity(self, side: Literal["inputs", "outputs"]) -> str:
-        """How many names a side takes, in words: `2 inputs (x, label)`, `1 or more inputs (x...)`."""
-        ports = getattr(self, side)
-        least, most = sum(not p.optional for p in ports), len(ports)
-        count = f"{least} or more" if any(p.many for p in ports) else str(least) if least == most else f"{least}-{most}"
-        names = ", ".join(p.name + ("..." if p.many else "?" if p.optional else "") for p in ports)
-        return f"{count} {side if count != '1' else side[:-1]}" + (f" ({names})" if names else "")
 
 
 @dataclass(frozen=True)
@@ -232,6 +161,8 @@ class Layer(Part, family="layer type"):
     cases: ClassVar[list[Case]] = []
     inplace: ClassVar[dict[str, str]] = {}
     """Outputs that may share the memory of an input: {"y": "x"}."""
+    view: ClassVar[bool] = False
+    """Whether y is x in another shape, its elements in the same row-major order, so that both may be one array."""
     layout: ClassVar[Literal["rows", "any", "channels_last"]] = "rows"
     """How tensors (N, C, spatial...) may lie in memory: in rows only; in any order, so that methods never reshape them;
     or in any order, and fastest with the channels last."""
@@ -303,6 +234,17 @@ class Layer(Part, family="layer type"):
         """What comes out where `outputs` is left out: by default one tensor with the layer's name, if it has to."""
         required = any(not port.optional for port in self.wired().outputs)
         return (self.name,) if self.name and required else ()
+
+    def joined(self, before: Layer, x: Shape) -> Layer | None:
+        """One layer that computes what `before` does of an x of that shape and then this one; None without such one.
+
+        It is made by `replaced`.
+        """
+        return None
+
+    def replaced(self, kind: type[Layer], **settings: Any) -> Layer:
+        """A layer of another type in the place of this one: with its name, its outputs, and its weight."""
+        return kind(name=self.name, outputs=self.outputs, loss_weight=self.loss_weight, **settings)
 
     def mentioned(self) -> tuple[str, ...]:
         """The tensors of which the layer's own settings speak; they go in where `inputs` is left out.

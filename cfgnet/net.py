@@ -51,7 +51,7 @@ class Net:
         self._arena = zeros(backend.xp, plan.memory.tensors, "uint8")
         self.tensors = {name: self._array(name, plan.places[name]) for name in plan.tensors}
         self.gradients = {name: self._array(name, plan.places[gradient(name)]) for name in plan.differentiated}
-        self._rngs: list[LayerRng] = []
+        self._rngs: dict[str, LayerRng] = {}
         self.workspace = self._flat(plan.scratch)
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         values = {key: parameter.value for key, parameter in self.params.items()}
@@ -62,12 +62,19 @@ class Net:
         )
         forward, backward = self.layer_steps()
         self._together = folded if fold else list[Record | Call]
-        self.forward_steps = self._together([*(item for items in forward for item in items), *self._totals()])
+        self.totals = self._summed_losses()
+        """The kernels that sum up losses of more than one number."""
+        self.constant_steps = [item for at in sorted(plan.constants) for item in forward[at]]
+        """What is done once, here, because it comes to the same at every step."""
+        changing = [items for at, items in enumerate(forward) if at not in plan.constants]
+        self.forward_steps = self._together([*(item for items in changing for item in items), *self.totals])
         """What a step does, in order: records of kernels, and calls of layers that compute with arrays themselves."""
         self._backward_items = [item for items in backward for item in items]
         self.backward_steps = self._backward_pass(add=False, seeded=False)
         self._forward, self._backward = backend.k.settled(self.forward_steps, self.backward_steps)
         self._other_passes: dict[tuple[bool, bool], list[Call]] = {}
+        for call in backend.k.bound(self.constant_steps):
+            call()
 
     # Arrays.
 
@@ -81,8 +88,8 @@ class Net:
     def _flat(self, elements: int) -> Any:
         return zeros(self.backend.xp, elements, self.plan.dtype)
 
-    def _totals(self) -> list[Record | Call]:
-        """The kernels that sum up losses of more than one number; `_losses` says where all are, and their weights."""
+    def _summed_losses(self) -> list[Record | Call]:
+        """What sums up losses of more than one number; `_losses` says where all are, and their weights."""
         recorder = Recorder("objective")
         self._losses = []
         for name, weight in self.plan.graph.loss_weights.items():
@@ -100,8 +107,8 @@ class Net:
         train = self.plan.graph.phase == "train"
         offers, forward, backward = [], [], []
         for shaped in self.plan.nodes:
-            self._rngs.append(LayerRng(self.seed, shaped.name))
-            offers.append(recording.offer(shaped, self._arrays, self._rngs[-1], train))
+            generator = self._rngs.setdefault(shaped.name, LayerRng(self.seed, shaped.name))
+            offers.append(recording.offer(shaped, self._arrays, generator, train))
             recorder = Recorder(f"{shaped.name} forward", self.backend.k)
             recording.forward(shaped, offers[-1], recorder)
             forward.append(recorder.records)
@@ -148,10 +155,14 @@ class Net:
                 raise DataError(f"the input {name!r} is {text(shape)}, the net takes {text(target.shape)}")
             target[...] = self.backend.xp.asarray(given)
 
+    def begin(self) -> None:
+        """Tells what draws random numbers which iteration it is; before every forward pass."""
+        for generator in self._rngs.values():
+            generator.iteration = self.iteration
+
     def run_forward(self) -> None:
         """Computes every tensor from the inputs that were fed."""
-        for generator in self._rngs:
-            generator.iteration = self.iteration
+        self.begin()
         for call in self._forward:
             call()
 

@@ -1,13 +1,23 @@
-"""Proof of a plan: one training step as it is planned, the same done plainly, and both beside one in float64."""
+"""Proof of a plan: a training step as it is planned and the same done plainly, side by side, array by array.
+
+Plainly, the graph is as it is written, every tensor has a place of its own, no two kernels are folded, and gradients
+are added to zeros. An array whose arithmetic is the same in both has to be the same, bit for bit. One that follows from
+a sum that is taken in other parts, or from a layer in the place of two, is held to a bound.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cfgnet.backend import Backend, get_backend
+from cfgnet.backend.kernels.memory import overlap
+from cfgnet.errors import DataError
 from cfgnet.net import Net
+from cfgnet.passes import Pass, owner_among, passes_of
+from cfgnet.plan import Plan, Shaped
+from cfgnet.plan.memory import asked, gradient, is_view, plain
 from cfgnet.prepare import prepare
 from cfgnet.rules import Phase
 from cfgnet.spec import Spec
@@ -17,92 +27,206 @@ BOUNDS = {"float32": 1e-4, "float64": 1e-10}
 """The relative L2 error that is allowed at least, by kind of number, because sums are taken in another order."""
 FACTOR = 4
 """How many times the worst error of the plain step is allowed: a deep net with ReLU turns one rounding into many."""
-
 LEAST = 1e-3
 """How small a norm counts, beside the largest of the same kind: the gradient of a bias before BatchNorm is zero but for
 rounding, of which no fraction means anything."""
 
-Arrays = Mapping[str, Mapping[str, Any]]
-"""What can be read after a step: arrays by kind (result, gradient, parameter) and name."""
+PARTS = "a sum is taken in other parts, while other kernels run"
+Key = tuple[str, str]
+"""An array by its kind (tensor, gradient, parameter gradient, parameter) and name."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an array of the planned step, and of the plain one, is from that of the step in float64."""
+    """How an array of the planned step differs from that of the plain one, and both from that of one in float64."""
 
     kind: str
     name: str
+    largest: float
+    """The largest difference between an element of the planned and of the plain step."""
     error: float
-    """The norm of the difference, relative to that of the array in float64 (or to a little of the largest one)."""
+    """The norm of the difference from float64, relative to that of the array there (or to a little of the largest)."""
     plain_error: float
+    bound: float
+    """What `error` may be; 0 if the planned array has to equal the plain one."""
+    why: str
+    """Why it may differ; empty if it may not."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the array is what it has to be."""
+        return self.error <= self.bound if self.why else self.largest == 0
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Every comparison, and the bound that the errors of the planned step are held to."""
+    """Every comparison."""
 
     bound: float
+    """What the errors of those arrays are held to that may differ."""
     differences: tuple[Difference, ...]
+    unseen: Mapping[str, str]
+    """The arrays of the planned step that are compared with none, and why."""
 
     @property
-    def worst(self) -> Difference:
-        """The comparison with the largest error."""
-        return max(self.differences, key=lambda each: each.error)
+    def noise(self) -> float:
+        """The largest error of the plain step."""
+        return max(each.plain_error for each in self.differences)
 
     @property
     def holds(self) -> bool:
-        """Whether every error is within the bound."""
-        return self.worst.error <= self.bound
+        """Whether every array is what it has to be."""
+        return all(each.holds for each in self.differences)
 
 
 def prove(spec: Spec, *, phase: Phase = "train", backend: str | None = None) -> Proof:
-    """Runs one step on the first batch, as planned and plainly, and compares all that can be read after it.
+    """Runs one step on the first batch, as planned and plainly, and compares every array that can be seen.
 
-    Plainly, every tensor has a place of its own, no two kernels are folded, and gradients are added to zeros. In the
-    train phase a step ends with the update of the parameters. In float32 both are compared with a plain step in
-    float64, and the planned one may be a few times as far off as the plain one. Raises SpecError, DataError or
-    BackendError.
+    In the train phase a step ends with the update of the parameters. Raises SpecError, DataError or BackendError.
     """
     chosen = spec.make_backend(backend)
-    start, planned = _step(spec, phase, chosen, planned=True)
-    _, plain = _step(spec, phase, chosen, planned=False)
+    planned = _Step(spec, phase, chosen, planned=True)
+    plain = _Step(spec, phase, chosen, planned=False)
     exact = plain
     if spec.dtype == "float32":
         double = spec.model_copy(update={"dtype": "float64"})
-        _, exact = _step(double, phase, get_backend("numpy", spec.threads), planned=False, start=start)
-    least = {kind: LEAST * max(map(_norm, arrays.values()), default=0.0) for kind, arrays in exact.items()}
-    differences = tuple(
-        Difference(kind, name, *(_error(found[kind][name], array, least[kind]) for found in (planned, plain)))
-        for kind, name, array in _each(exact)
-    )
-    noise = max(each.plain_error for each in differences)
-    return Proof(max(BOUNDS[spec.dtype], FACTOR * noise), differences)
+        exact = _Step(double, phase, get_backend("numpy", spec.threads), planned=False, start=planned.start)
+    unlike = _unlike(planned.net.plan, plain.net.plan)
+    why = _Reordered(planned, plain.net.plan).why
+    least: dict[str, float] = {}
+    for (kind, _), array in exact.arrays.items():
+        least[kind] = max(least.get(kind, 0.0), LEAST * _norm(array))
+    found = {key: array for key, array in planned.arrays.items() if key in exact.arrays and key[1] not in unlike}
+    errors = {
+        key: [_error(a, exact.arrays[key], least[key[0]]) for a in (found[key], plain.arrays[key])] for key in found
+    }
+    bound = max(BOUNDS[spec.dtype], FACTOR * max(error for _, error in errors.values()))
+    differences = []
+    for key, (ours, theirs) in errors.items():
+        reason = why.get(key, "")
+        largest = _largest(found[key], plain.arrays[key])
+        differences.append(Difference(*key, largest, ours, theirs, bound if reason else 0.0, reason))
+    unseen = dict.fromkeys(planned.unseen, "it is written over in the pass that computes it")
+    return Proof(bound, tuple(differences), unseen | unlike)
 
 
-def _step(
-    spec: Spec, phase: Phase, backend: Backend, *, planned: bool, start: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], Arrays]:
-    """The parameters before a step, which are `start` if given, and what can be read after it."""
-    import numpy as np
-
-    prepared = prepare(spec, backend, [phase], reuse=planned)
-    net = Net(prepared.plans[phase], backend, seed=spec.seed, fold=planned)
-    if start:
-        net.params.load(start)
-    before, gradients = net.params.to_host(), dict[str, Any]()
-    with np.errstate(all="ignore"):
-        results = net.forward(**prepared.batches[phase].at(0))
-        if phase == "train" and net.plan.backward:
-            net.params.grads.fill(0)
-            net.run_backward(add=not planned)
-            trained = {key: parameter.grad for key, parameter in net.params.items() if parameter.grad is not None}
-            gradients = {key: backend.to_host(grad) for key, grad in trained.items()}
-            Updater(spec.solver, net.params, 1).step(0)
-    return before, {"result": results, "gradient": gradients, "parameter": net.params.to_host()}
+def _unlike(ours: Plan, theirs: Plan) -> dict[str, str]:
+    """The gradients that are something else in both plans: where a tensor stands for several, that of all of them."""
+    found = {}
+    for old, new in ours.renamed.items():
+        repeated = new not in theirs.graph.producer[old].reads()
+        while new in ours.renamed:
+            new = ours.renamed[new]
+        if repeated:
+            found[gradient(new)] = f"it is that of {old}, too"
+    return found
 
 
-def _each(arrays: Arrays) -> Iterator[tuple[str, str, Any]]:
-    return ((kind, name, array) for kind, named in arrays.items() for name, array in named.items())
+class _Step:
+    """One step of a net, and every array that could be seen in it."""
+
+    def __init__(
+        self, spec: Spec, phase: Phase, backend: Backend, *, planned: bool, start: Mapping[str, Any] | None = None
+    ):
+        import numpy as np
+
+        prepared = prepare(spec, backend, [phase], reuse=planned)
+        if phase not in prepared.batches:
+            raise DataError("a proof runs a step on the first batch of the data, and there are none")
+        self.net = net = Net(prepared.plans[phase], backend, seed=spec.seed, fold=planned)
+        if start:
+            net.params.load(start)
+        self.start = net.params.to_host()
+        """The parameters before the step."""
+        self.arrays: dict[Key, Any] = {}
+        self.unseen: list[str] = []
+        self.updater: Updater | None = None
+        with np.errstate(all="ignore"):
+            net.feed(prepared.batches[phase].at(0))
+            net.begin()
+            self._run(passes_of("forward", net.forward_steps), _forward_calls(net.plan))
+            if phase == "train" and net.plan.backward:
+                if not planned:
+                    net.params.grads.fill(0)
+                self._run(passes_of("backward", net.backward_steps), _backward_calls(net.plan))
+                trained = {key: parameter.grad for key, parameter in net.params.items()}
+                self._see("parameter gradient", {key: grad for key, grad in trained.items() if grad is not None})
+                self.updater = Updater(spec.solver, net.params, 1, fold=planned)
+                self.updater.step(0)
+        self._see("parameter", {key: parameter.value for key, parameter in net.params.items()})
+
+    def _run(self, passes: Sequence[Pass], calls: Sequence[_Call]) -> None:
+        """Runs one half pass by pass, and looks at every array as soon as it is complete."""
+        layers = {shaped.name for shaped in self.net.plan.nodes}
+        parts: dict[str, list[int]] = {}
+        for at, one in enumerate(passes):
+            for owner in dict.fromkeys(owner_among(each, layers) for each in one.owners):
+                parts.setdefault(owner, []).append(at)
+        ready: dict[int, list[_Call]] = {}
+        for call in calls:
+            ready.setdefault(parts.get(call.owner, [0])[-1], []).append(call)
+        for at, one in enumerate(passes):
+            for bound in self.net.backend.k.bound([one.step]):
+                bound()
+            for call in ready.get(at, ()):
+                later = [other for other in calls[calls.index(call) + 1 :] if parts.get(other.owner, [0])[0] <= at]
+                for name in call.complete:
+                    if any(_lies_over(self.net.plan, other, name) for other in later):
+                        self.unseen.append(name)
+                    else:
+                        self._see(call.kind, {name: self._array(call.kind, name)})
+
+    def _array(self, kind: str, name: str) -> Any:
+        return self.net.tensors[name] if kind == "tensor" else self.net.gradients[plain(name)]
+
+    def _see(self, kind: str, arrays: Mapping[str, Any]) -> None:
+        for name, array in arrays.items():
+            self.arrays[kind, name] = self.net.backend.to_host(array)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a layer's call does, by the names in the table of places."""
+
+    owner: str
+    """As passes name it."""
+    kind: str
+    writes: tuple[str, ...]
+    """Every array that it writes anew."""
+    complete: tuple[str, ...]
+    """Those arrays that are complete when it is done."""
+    views: bool = False
+    """Whether what it writes is there already."""
+
+
+def _forward_calls(plan: Plan) -> list[_Call]:
+    found = []
+    for shaped in plan.nodes:
+        made = (*shaped.node.writes(), *shaped.saved.values())
+        found.append(_Call(f"{shaped.name} forward", "tensor", made, made, is_view(shaped, plan.channels_last)))
+    return found
+
+
+def _backward_calls(plan: Plan) -> list[_Call]:
+    last = {flow.tensor: step.node for step in plan.backward for flow in step.all_flows}
+    found = []
+    for step in plan.backward:
+        fresh = tuple(gradient(flow.tensor) for flow in step.all_flows if not flow.add)
+        tensors = dict.fromkeys(flow.tensor for flow in step.all_flows if last[flow.tensor] == step.node)
+        owner = f"{plan.nodes[step.node].name} backward"
+        found.append(_Call(owner, "gradient", fresh, tuple(map(gradient, tensors))))
+    return found
+
+
+def _lies_over(plan: Plan, call: _Call, name: str) -> bool:
+    """Whether what a call writes lies where an array is, and is not the same in another shape."""
+    here = plan.places[name]
+    for written in call.writes:
+        there = plan.places[written]
+        beside = there.offset >= here.offset + here.bytes or there.offset + there.bytes <= here.offset
+        if not beside and written != name and not (call.views and there == here):
+            return True
+    return False
 
 
 def _error(ours: Any, theirs: Any, least: float) -> float:
@@ -115,7 +239,102 @@ def _error(ours: Any, theirs: Any, least: float) -> float:
     return _norm(np.subtract(ours, theirs, dtype="float64")) / scale if scale else float("inf")
 
 
+def _largest(ours: Any, theirs: Any) -> float:
+    """The largest difference of two elements; infinite where only one of them is finite."""
+    import numpy as np
+
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    apart = np.abs(np.subtract(ours, theirs, dtype="float64"))[~same]
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+
+
 def _norm(array: Any) -> float:
     import numpy as np
 
     return float(np.linalg.norm(np.asarray(array, "float64").ravel()))
+
+
+class _Reordered:
+    """Which arrays of a planned step may differ from those of a plain one, because arithmetic is reordered."""
+
+    def __init__(self, planned: _Step, theirs: Plan):
+        self.net, self.plan, self.theirs = planned.net, planned.net.plan, theirs
+        self.why: dict[Key, str] = {}
+        """The reason, for each array that has one."""
+        self.sums: dict[str, list[Any]] = {}
+        """The results of sums that are taken in other parts, by whose they are."""
+        steps = [*passes_of("forward", self.net.forward_steps), *passes_of("backward", self.net.backward_steps)]
+        layers = {shaped.name for shaped in self.plan.nodes}
+        for one in steps:
+            for owner, array in one.summed:
+                self.sums.setdefault(owner_among(owner, layers), []).append(array)
+        self._forward()
+        self._backward()
+        if planned.updater:
+            self._update(planned.updater)
+
+    def _forward(self) -> None:
+        for shaped in self.plan.nodes:
+            why = self._own(shaped, "forward") or self._follows(("tensor", name) for name in shaped.node.reads())
+            if why:
+                self._mark("tensor", [*shaped.node.writes(), *shaped.saved.values()], why)
+                statistics = [key for key in shaped.params.values() if not self.plan.slots[key].trainable]
+                self._mark("parameter", statistics, why)
+
+    def _backward(self) -> None:
+        ours, theirs = _parts(self.plan), _parts(self.theirs)
+        for step in self.plan.backward:
+            shaped = self.plan.nodes[step.node]
+            keys = dict.fromkeys(shaped.params[name] for name in step.params)
+            read = [("gradient", gradient(name)) for name in shaped.node.writes()]
+            read += [("tensor", name) for name in asked(shaped)]
+            why = self._own(shaped, "backward", keys) or self._follows(read)
+            for name in dict.fromkeys(flow.tensor for flow in step.all_flows):
+                other = len(ours[name]) > 1 or len(theirs.get(name, ())) > 1
+                summed = ours[name] != theirs.get(name) and other
+                if why or summed:
+                    self._mark("gradient", [gradient(name)], why or "its parts are summed in another order")
+            for key in keys:
+                own = any(overlap(array, self.net.params[key].grad) for array in self._sums_of(shaped, "backward"))
+                if why or own:
+                    self._mark("parameter gradient", [key], why or PARTS)
+
+    def _update(self, updater: Updater) -> None:
+        differ = [key for kind, key in self.why if kind == "parameter gradient"]
+        everywhere = ""
+        if differ and updater.solver.clip_gradients is not None:
+            everywhere = "the norm of all gradients is part of it"
+        if any(True for one in passes_of("update", updater.steps) for _ in one.summed):
+            everywhere = PARTS
+        for key in self.net.params.trained:
+            if everywhere or key in differ:
+                self._mark("parameter", [key], everywhere or "it follows from its gradient")
+
+    def _own(self, shaped: Shaped, half: str, beside: Iterable[str] = ()) -> str:
+        """Why what a layer computes differs by itself; sums that are the gradients `beside` concern nothing else."""
+        before = next((node for node in self.theirs.nodes if node.name == shaped.name), None)
+        if before is None or type(before.node.layer) is not type(shaped.node.layer):
+            return f"{shaped.node.layer.type_name} stands for two layers"
+        grads = [self.net.params[key].grad for key in beside]
+        sums = self._sums_of(shaped, half)
+        return PARTS if any(not any(overlap(array, grad) for grad in grads) for array in sums) else ""
+
+    def _sums_of(self, shaped: Shaped, half: str) -> list[Any]:
+        return self.sums.get(f"{shaped.name} {half}", [])
+
+    def _follows(self, keys: Iterable[Key]) -> str:
+        """Why what is computed from some arrays differs."""
+        return next((f"it follows from {name}" for kind, name in keys if (kind, name) in self.why), "")
+
+    def _mark(self, kind: str, names: Iterable[str], why: str) -> None:
+        for name in names:
+            self.why.setdefault((kind, name), why)
+
+
+def _parts(plan: Plan) -> dict[str, list[str]]:
+    """The layers whose calls give to the gradient of each tensor, in order."""
+    found: dict[str, list[str]] = {}
+    for step in plan.backward:
+        for flow in step.all_flows:
+            found.setdefault(flow.tensor, []).append(plan.nodes[step.node].name)
+    return found

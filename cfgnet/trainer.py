@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from cfgnet.rules import Phase
 from cfgnet.rundir import RunDir
 from cfgnet.snapshot import Snapshot
 from cfgnet.spec import PHASES, Spec
+from cfgnet.trace import EagerNet
 from cfgnet.update import Updater
 
 
@@ -110,13 +111,19 @@ class Progress:
 
 
 def train(
-    spec: Spec, *, runs: str | Path = "runs", reporter: Reporter | None = None, backend: str | None = None
+    spec: Spec,
+    *,
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    backend: str | None = None,
+    eager: bool = False,
 ) -> Run:
     """Trains a net as `spec` says, in a fresh run directory below `runs`.
 
+    An `eager` training runs layer by layer, and notes every tensor and gradient as it is computed.
     Raises SpecError, DataError, NotFiniteError, DiskError, or InterruptedRunError after a signal.
     """
-    session = _session(spec, backend, reporter or Silent())
+    session = _session(spec, backend, reporter or Silent(), eager)
     with RunDir.create(Path(runs), spec.name) as run:
         run.write_text("config.yaml", _settled(session).to_yaml())
         run.write_text("plan.txt", plan_text(session.net.plan))
@@ -175,9 +182,9 @@ class Session:
     reporter: Reporter
 
 
-def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Session:
+def _session(spec: Spec, backend_name: str | None, reporter: Reporter, eager: bool = False) -> Session:
     backend = spec.make_backend(backend_name)
-    prepared, net = trained_net(spec, backend)
+    prepared, net = trained_net(spec, backend, say=reporter.note if eager else None)
     reporter.note(f"backend: {backend.name} ({backend.device})")
     if backend.name == "numpy" and (backend_name or spec.backend) == "auto" and "native" in tried(spec.dtype):
         reporter.note(f"slower than it could be: the backend 'native' cannot be used: {why_not('native')}")
@@ -188,15 +195,23 @@ def _session(spec: Spec, backend_name: str | None, reporter: Reporter) -> Sessio
     return Session(spec, prepared, backend, net, updater, evaluator, metric, plateau_metric(spec, test), reporter)
 
 
-def trained_net(spec: Spec, backend: Backend, phases: Sequence[Phase] = PHASES) -> tuple[Prepared, Net]:
-    """The data and plans of `phases`, and the net that is trained; SpecError where there is nothing to train."""
+def trained_net(
+    spec: Spec, backend: Backend, phases: Sequence[Phase] = PHASES, *, say: Callable[[str], None] | None = None
+) -> tuple[Prepared, Net]:
+    """The data and plans of `phases`, and the net that is trained; SpecError where there is nothing to train.
+
+    With `say` the net runs layer by layer, and says a line about every array that it computes.
+    """
     if spec.data.train is None:
         hint = "as in data: {train: {source: digits, batch_size: 64}}"
         raise SpecError([Problem("there is no data.train to train on", hint, ("data",))]).located(spec.place)
-    prepared = prepare(spec, backend, phases, reuse=True)
+    prepared = prepare(spec, backend, phases, reuse=say is None)
     slots = [slot for plan in prepared.plans.values() for slot in plan.slots.values()]
     params = Parameters(slots, backend, spec.dtype, spec.seed)
-    net = Net(prepared.plans["train"], backend, seed=spec.seed, params=params)
+    if say:
+        net: Net = EagerNet(prepared.plans["train"], backend, seed=spec.seed, params=params, say=say)
+    else:
+        net = Net(prepared.plans["train"], backend, seed=spec.seed, params=params)
     if not net.plan.backward:
         hint = "add a loss layer such as {type: SoftmaxWithLoss}, and layers with parameters that are not frozen"
         raise SpecError([Problem("nothing to train: no trained parameter leads to a loss", hint, ("layers",))]).located(

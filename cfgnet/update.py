@@ -22,9 +22,12 @@ Array = Any
 
 
 class Updater:
-    """The solver's state beside the flat parameters, and the update in Caffe's order."""
+    """The solver's state beside the flat parameters, and the update in Caffe's order.
 
-    def __init__(self, solver: Solver, params: Parameters, max_iter: int):
+    Without `fold` every kernel runs on its own.
+    """
+
+    def __init__(self, solver: Solver, params: Parameters, max_iter: int, *, fold: bool = True):
         self.solver, self.params, self.max_iter = solver, params, max_iter
         self.average = params.averaged() if solver.average else None
         """The averaged weights, where they are kept."""
@@ -47,7 +50,7 @@ class Updater:
         recorder.sum("g * g", self._square, (0,), g=params.grads)
         clipped = solver.clip_gradients is not None
         self._norm = params.backend.k.bound(recorder.records if clipped else [])
-        self.steps = folded(list(self._records()))
+        self.steps = folded([*self._records()]) if fold else [*self._records()]
         """What an update does, in order."""
         self._calls = params.backend.k.bound(self.steps)
 

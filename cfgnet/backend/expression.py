@@ -95,8 +95,9 @@ def compiled(formula: str) -> Program:
 class _Compiler:
     def __init__(self, formula: str):
         self.formula = formula
-        self.program: dict[Instruction, int] = {}
-        """Every instruction with its place, so that an equal one is found again."""
+        self.program: list[Instruction] = []
+        self.places: dict[tuple[Instruction, tuple[type, ...]], int] = {}
+        """The place of every instruction, so that an equal one is found again; the number 2.0 is not the place 2."""
         self.parts: dict[str, Operand] = {}
         """The parts of the formula that have names."""
 
@@ -109,7 +110,11 @@ class _Compiler:
                 raise ContractError(f"{ast.unparse(part)!r} cannot stand in the formula {self.formula!r}")
 
     def emit(self, function: str, *operands: Operand) -> int:
-        return self.program.setdefault(Instruction(function, operands), len(self.program))
+        made = Instruction(function, operands)
+        place = self.places.setdefault((made, tuple(map(type, operands))), len(self.program))
+        if place == len(self.program):
+            self.program.append(made)
+        return place
 
     def power(self, base: Operand, exponent: Operand) -> Operand:
         """base ** exponent; by something faster than a power where the exponent is a number in the formula."""

@@ -33,6 +33,7 @@ COMMANDS = {
     "check": "find every mistake in a configuration and its data, without training",
     "why": "say where a value of a configuration comes from",
     "show": "print the layers of a net: shapes, parameters, FLOPs, memory",
+    "graph": "draw the graph of a net, forward and backward",
     "plan": "print what is decided before the first step, why, and prove it",
     "schedule": "draw the learning rate over the iterations, before training",
     "time": "time the training steps of a net, as a whole and by layers",

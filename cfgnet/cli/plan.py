@@ -20,8 +20,10 @@ from cfgnet.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from cfgnet.backend.kernels import Call, Record
-    from cfgnet.net import Net
+    from collections.abc import Sequence
+
+    from cfgnet.passes import Pass
+    from cfgnet.plan import Plan
     from cfgnet.prove import Proof
     from cfgnet.rules import Phase
 
@@ -46,7 +48,8 @@ def command(
 ) -> None:
     """Print the plan of a net: its calls in order, where every array lies, and what is folded into one pass.
 
-    With --prove the exit code is 1 if a planned step does not compute what a plain one does.
+    With --explain it is said of the forward pass, the backward pass and the update what was decided and what was not
+    done, and why. With --prove the exit code is 1 if a planned step does not compute what a plain one does.
 
     \b
     Examples:
@@ -55,82 +58,112 @@ def command(
       cfgnet plan configs/lenet_digits.yaml --prove
     """
     from cfgnet.net import Net
+    from cfgnet.passes import passes
     from cfgnet.plan.text import plan_text
     from cfgnet.prepare import load, prepare
     from cfgnet.prove import prove
+    from cfgnet.trainer import length
+    from cfgnet.update import Updater
 
     spec = load(config, sets)
     chosen = phase_of(spec, phase)
     made = spec.make_backend(backend)
-    net = Net(prepare(spec, made, [chosen], reuse=True).plans[chosen], made, seed=spec.seed)
+    prepared = prepare(spec, made, [chosen], reuse=True)
+    net = Net(prepared.plans[chosen], made, seed=spec.seed)
+    trained = chosen == "train" and net.plan.backward and chosen in prepared.batches
+    updater = Updater(spec.solver, net.params, length(spec, prepared.batches[chosen].count)) if trained else None
+    runs = passes(net, updater)
     proof = prove(spec, phase=chosen, backend=backend) if proves else None
     if as_json:
-        print_json(_values(net, proof))
+        print_json(_values(net.plan, runs, proof))
     else:
-        click.echo(_decisions(net) if explain else plan_text(net.plan), nl=False)
-        click.echo(f"\nwhat runs, {_counted(net)}:\n{_steps(net, explain)}")
+        click.echo(_explained(net.plan, runs) if explain else f"{plan_text(net.plan)}\n{_runs(runs)}")
         if proof:
             click.echo(f"\n{_verdict(proof)}")
     if proof and not proof.holds:
         raise SystemExit(1)
 
 
-def _decisions(net: Net) -> str:
-    """A table of what the passes decided, and why."""
-    rows = [[each.about, each.subject, each.outcome, each.why] for each in net.plan.decisions]
-    memory = net.plan.memory
-    shared = f"{memory.tensors:,} bytes for tensors and gradients, of {memory.apart:,} with a place for each"
-    return f"plan of phase {net.plan.graph.phase}\n\n{table(rows, ['pass', 'about', 'decision', 'why'])}\n\n{shared}\n"
+def _runs(runs: Sequence[Pass]) -> str:
+    """A table of the passes."""
+    rows = [[each.kernel, f"{len(each.owners)}", _names(each)] for each in runs]
+    return f"what runs, {_counted(runs)}:\n{table(rows, ['pass', 'kernels', 'of'], right='kernels')}"
 
 
-def _counted(net: Net) -> str:
+def _counted(runs: Sequence[Pass]) -> str:
     """How many kernels there are, and in how many passes they run."""
-    steps = [*net.forward_steps, *net.backward_steps]
-    kernels = sum(len(_folded(step)) for step in steps)
-    return f"{kernels} kernels in {len(steps)} passes"
+    kernels = sum(len(each.owners) for each in runs)
+    return f"{kernels} kernel{'s' * (kernels != 1)} in {len(runs)} pass{'es' * (len(runs) != 1)}"
 
 
-def _folded(step: Record | Call) -> tuple[str, ...]:
-    """Whose work a pass does, kernel by kernel."""
-    from cfgnet.backend.kernels import Record
+def _names(one: Pass) -> str:
+    """Whose kernels a pass runs, each name once."""
+    pairs = zip(one.owners, (None, *one.owners), strict=False)
+    return ", ".join(name for name, before in pairs if name != before)
 
-    return (step.owner, *step.folded) if isinstance(step, Record) else ("",)
 
+def _explained(plan: Plan, runs: Sequence[Pass]) -> str:
+    """What was decided, and why: forward, backward, and for the update."""
+    from cfgnet.passes import HALVES
 
-def _steps(net: Net, explain: bool) -> str:
-    rows = []
-    for step in (*net.forward_steps, *net.backward_steps):
-        names = [name for name, before in zip(_folded(step), (None, *_folded(step)), strict=False) if name != before]
-        kernel = getattr(step, "kernel", "python")
-        if kernel == "followed":
-            kernel = f"{step.args[0].kernel} and on"  # type: ignore[union-attr]  # it is a record
-        row = [kernel, f"{len(_folded(step))}", ", ".join(filter(None, names)) or "a method over arrays"]
-        rows.append([*row, getattr(step, "apart", "")] if explain else row)
-    header = ["pass", "kernels", "of", "why it is not part of the one before"]
-    return table(rows, header if explain else header[:3], right="kernels")
+    parts = [f"plan of phase {plan.graph.phase}"]
+    for half in HALVES:
+        here = [each for each in runs if each.half == half]
+        rows = [[each.about, each.subject, each.outcome, each.why] for each in plan.decisions if each.half == half]
+        if here:
+            folds = [[each.kernel, f"{len(each.owners)}", _names(each), each.why] for each in here]
+            header = ["pass", "kernels", "of", "why it is not part of the one before"]
+            parts.append(f"{half}, {_counted(here)}:\n{table(folds, header, right='kernels')}")
+        if rows:
+            parts.append(f"{half}, decisions:\n{table(rows, ['about', 'what', 'decision', 'why'])}")
+    memory = plan.memory
+    parts.append(f"{memory.tensors:,} bytes for tensors and gradients, of {memory.apart:,} with a place for each")
+    return "\n\n".join(parts)
 
 
 def _verdict(proof: Proof) -> str:
-    worst, noise = proof.worst, max(each.plain_error for each in proof.differences)
-    ours = f"{worst.error:.1e} at most ({worst.kind} {worst.name})"
-    return (
-        f"proof: {len(proof.differences)} arrays that can be read after a step, beside those of a step in float64\n"
-        f"  the planned step is off by {ours}, the plain one by {noise:.1e}\n"
-        f"  {'within' if proof.holds else 'NOT within'} the bound of {proof.bound:.1e}"
+    """Every comparison, and what the proof came to."""
+    rows = [
+        [each.kind, each.name, *map(_figure, (each.largest, each.error, each.bound)), each.why]
+        for each in proof.differences
+    ]
+    header = ["what", "array", "difference", "error", "bound", "why it may differ"]
+    exact = [each for each in proof.differences if not each.why]
+    equal = sum(each.largest == 0 for each in proof.differences)
+    wrong = [each.name for each in proof.differences if not each.holds]
+    return "\n".join(
+        [
+            "proof: a planned step beside a plain one",
+            table(rows, header, right="difference error bound"),
+            "",
+            f"of {len(rows)} arrays {len(exact)} have to be equal, as their arithmetic is the same; {equal} are equal",
+            f"the others may be off by {proof.bound:.1e} from a plain step in float64; the plain one is off by"
+            f" {proof.noise:.1e}",
+            *_unseen(proof),
+            f"NOT within the bound: {', '.join(wrong)}" if wrong else "every array is within its bound",
+        ]
     )
 
 
-def _values(net: Net, proof: Proof | None) -> dict[str, Any]:
+def _unseen(proof: Proof) -> list[str]:
+    """What is compared with nothing, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in proof.unseen.items():
+        by_reason.setdefault(why, []).append(name)
+    return [f"not compared, because {why}: {', '.join(names)}" for why, names in by_reason.items()]
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1e}" if value else "0"
+
+
+def _values(plan: Plan, runs: Sequence[Pass], proof: Proof | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    steps = [
-        {"kernel": getattr(s, "kernel", "python"), "of": list(_folded(s)), "apart": getattr(s, "apart", "")}
-        for s in (*net.forward_steps, *net.backward_steps)
-    ]
-    values = {
-        "decisions": [asdict(each) for each in net.plan.decisions],
-        "steps": steps,
-        "memory": asdict(net.plan.memory),
+    values: dict[str, Any] = {
+        "decisions": [asdict(each) | {"half": each.half} for each in plan.decisions],
+        "steps": [{"half": p.half, "kernel": p.kernel, "of": list(p.owners), "apart": p.why} for p in runs],
+        "memory": asdict(plan.memory),
     }
     if proof:
         values["proof"] = asdict(proof) | {"holds": proof.holds}

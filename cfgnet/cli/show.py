@@ -21,6 +21,7 @@ from cfgnet.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from cfgnet.backend import Backend
     from cfgnet.graph import Graph
     from cfgnet.plan import Plan, Shaped
     from cfgnet.rules import Phase
@@ -56,7 +57,8 @@ def command(
     if stage == "spec":
         print_json(spec.settings()) if as_json else click.echo(spec.to_yaml(), nl=False)
         return
-    plan = _plan(spec, phase_of(spec, phase), backend)
+    chosen, made = phase_of(spec, phase), _backend(spec, backend)
+    plan = _plan(spec, chosen, made, reuse=stage == "plan")
     if stage == "graph":
         print_json(_graph_values(plan.graph)) if as_json else click.echo(graph_text(plan.graph))
     elif stage == "plan":
@@ -64,20 +66,26 @@ def command(
 
         print_json(_plan_values(plan)) if as_json else click.echo(plan_text(plan), nl=False)
     else:
-        memory = _memory(plan, spec if plan.graph.phase == "train" else None)
+        # The layers are those that the configuration names; the memory is what a net takes that runs.
+        memory = _memory(_plan(spec, chosen, made, reuse=True), spec if chosen == "train" else None)
         print_json(_values(plan, memory)) if as_json else click.echo(_layers_text(spec, plan, memory))
 
 
-def _plan(spec: Spec, phase: Phase, backend: str | None) -> Plan:
-    """The plan of one phase, on numpy where the wanted backend is not there: only its scratch may differ."""
+def _backend(spec: Spec, backend: str | None) -> Backend:
+    """What plans are made for: numpy where the wanted backend is not there, as only scratch may differ."""
     from cfgnet.backend import get_backend, why_not
-    from cfgnet.prepare import prepare
 
     name = backend or spec.backend
     if name != "auto" and (reason := why_not(name)):
         click.echo(f"planned for numpy: {reason}", err=True)
         name = "numpy"
-    return prepare(spec, get_backend(name), [phase], reuse=True).plans[phase]
+    return get_backend(name)
+
+
+def _plan(spec: Spec, phase: Phase, backend: Backend, *, reuse: bool) -> Plan:
+    from cfgnet.prepare import prepare
+
+    return prepare(spec, backend, [phase], reuse=reuse).plans[phase]
 
 
 def _memory(plan: Plan, trained: Spec | None = None) -> dict[str, int]:

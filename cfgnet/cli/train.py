@@ -24,12 +24,20 @@ SMALL = 10
     "--runs", type=click.Path(file_okay=False, path_type=Path), default="runs", help="Where run directories go."
 )
 @click.option("--plot", is_flag=True, help="Also write pictures of the curves (needs matplotlib: extra `plot`).")
+@click.option(
+    "--eager", is_flag=True, help="Run layer by layer, and print every tensor and gradient as it is computed."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @common_options
-def command(config: Path, sets: tuple[str, ...], backend: str | None, runs: Path, plot: bool, quiet: bool) -> None:
+def command(
+    config: Path, sets: tuple[str, ...], backend: str | None, runs: Path, plot: bool, eager: bool, quiet: bool
+) -> None:
     """Train the net of CONFIG, and print the run directory as the last line.
 
-    Example: cfgnet train configs/lenet_digits.yaml --set train.epochs=5
+    \b
+    Examples:
+      cfgnet train configs/lenet_digits.yaml --set train.epochs=5
+      cfgnet train configs/lenet_digits.yaml --set train.max_iter=2 --eager
     """
     from cfgnet.prepare import load
     from cfgnet.progress import choose
@@ -38,8 +46,10 @@ def command(config: Path, sets: tuple[str, ...], backend: str | None, runs: Path
     spec = load(config, sets)
     if plot:
         require_matplotlib()
+    if eager and quiet:
+        raise click.UsageError("give --eager or --quiet, not both")
     with choose(quiet) as reporter:
-        run = train(spec, runs=runs, reporter=reporter, backend=backend)
+        run = train(spec, runs=runs, reporter=reporter, backend=backend, eager=eager)
     finish(run, plot)
 
 

@@ -61,7 +61,7 @@ class Synthetic(Source):
             try:
                 evaluate(formula, _only_x(_Symbol()), dict.fromkeys(FUNCTIONS, lambda x: x))
             except FormulaError as error:
-                raise problem(_point_at(formula, error), error.hint) from None
+                raise problem(error.pointing(formula), error.hint) from None
         return formula
 
     @field_validator("inputs")
@@ -140,7 +140,7 @@ def apply(formula: str, x: Array) -> Array:
             value = evaluate(formula, _only_x(x), functions)
         return np.broadcast_to(np.asarray(value, np.float64), x.shape).copy()
     except FormulaError as error:
-        raise DataError(f"synthetic: {_point_at(formula, error)}") from None
+        raise DataError(f"synthetic: {error.pointing(formula)}") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"synthetic: formula {formula!r}: expected a number for each x, found: {error}") from None
 
@@ -152,10 +152,6 @@ def _only_x(value: Any) -> Callable[[str], Any]:
         return value
 
     return look_up
-
-
-def _point_at(formula: str, error: FormulaError) -> str:
-    return f"formula, column {error.column}: {error}\n  {formula.strip()}\n  {' ' * (error.column - 1)}^"
 
 
 class _Symbol:

@@ -8,6 +8,7 @@ from pydantic import field_validator, model_validator
 
 from cfgnet.layer import Case
 from cfgnet.layers.activation import Elementwise
+from cfgnet.layers.loss import LogSoftmax, Softmax
 
 
 class AbsVal(Elementwise):
@@ -98,6 +99,9 @@ class Power(Elementwise):
         Case(x=(3, 4), power=4.0, scale=-0.5),
     ]
 
+    def unchanged(self):
+        return (self.power, self.scale, self.shift) == (1, 1, 0)
+
     @property
     def _slope_is_constant(self):
         return self.power in (0, 1) or self.scale == 0
@@ -175,6 +179,10 @@ class Log(ToBase):
         if base == 1:
             raise ValueError("expected a base other than 1, to which there are no logarithms")
         return base
+
+    def joined(self, before, x):
+        natural = (self.base, self.scale, self.shift) == (-1, 1, 0)
+        return self.replaced(LogSoftmax, axis=before.axis) if type(before) is Softmax and natural else None
 
     def forward(self, k, x, y):
         k.map("log(shift + scale * x) / log_base", y, x=x, scale=self.scale, shift=self.shift, log_base=self._log_base)

@@ -30,6 +30,9 @@ class Dropout(Layer):
     def shapes(self, x):
         return {"y": x, "mask": x}
 
+    def unchanged(self, train):
+        return not train or not self.dropout_ratio
+
     def forward(self, k, x, y, mask, rng, train):
         if not train:
             k.copy(x, y)

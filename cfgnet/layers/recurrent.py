@@ -9,7 +9,8 @@ from pydantic import PositiveInt
 
 from cfgnet.errors import ShapeError
 from cfgnet.init import Constant, Filler, Xavier
-from cfgnet.layer import Layer, Param, Ports, size, text
+from cfgnet.layer import Layer, Param, size, text
+from cfgnet.ports import Ports
 
 
 class Recurrent(Layer, abstract=True):

@@ -11,7 +11,28 @@ from cfgnet.layer import Case, Layer, canonical_axis, every_axis, same, size, te
 from cfgnet.part import Ints
 
 
-class Flatten(Layer):
+class Reshaping(Layer, abstract=True):
+    """Gives x another shape, which a subclass says; the numbers stay in their row-major order."""
+
+    ports = "x:any -> y:any"
+    inplace = {"y": "x"}
+    view = True
+    layout = "any"
+
+    def flops(self):
+        return 0
+
+    def unchanged(self, x, y):
+        return x == y
+
+    def forward(self, k, x, y):
+        k.copy(x, y)
+
+    def backward(self, k, dy, dx):
+        k.copy(dy, dx)
+
+
+class Flatten(Reshaping):
     """Takes the axes from `axis` to `end_axis` as one."""
 
     axis: int = 1
@@ -19,9 +40,6 @@ class Flatten(Layer):
     end_axis: int = -1
     """Last axis that is taken in."""
 
-    ports = "x:any -> y:any"
-    inplace = {"y": "x"}
-    layout = "any"
     cases = [
         Case(x=[[[1.0, 2.0], [3.0, 4.0]]], expect={"y": [[1.0, 2.0, 3.0, 4.0]]}),
         Case(x=(2, 3, 2, 2)),
@@ -34,17 +52,8 @@ class Flatten(Layer):
             raise ShapeError(f"end_axis {self.end_axis} lies before axis {self.axis}")
         return (*x[:first], size(x[first : last + 1]), *x[last + 1 :])
 
-    def flops(self):
-        return 0
 
-    def forward(self, k, x, y):
-        k.copy(x, y)
-
-    def backward(self, k, dy, dx):
-        k.copy(dy, dx)
-
-
-class Reshape(Layer):
+class Reshape(Reshaping):
     """Gives a tensor another shape with as many elements; the numbers stay in their row-major order.
 
     In `shape`, 0 copies the axis of x at the same place and one -1 takes what is left. Only the `num_axes` axes from
@@ -58,9 +67,6 @@ class Reshape(Layer):
     num_axes: int = Field(default=-1, ge=-1)
     """How many axes are replaced; -1 to the end."""
 
-    ports = "x:any -> y:any"
-    inplace = {"y": "x"}
-    layout = "any"
     cases = [
         Case(x=[[1.0, 2.0, 3.0, 4.0]], shape=[0, 2, 2], expect={"y": [[[1.0, 2.0], [3.0, 4.0]]]}),
         Case(x=(2, 3, 4), shape=[0, -1]),
@@ -97,25 +103,13 @@ class Reshape(Layer):
             raise ShapeError(f"expected {known} elements for shape {text(tuple(new))}, got {room}")
         return (*x[:start], *new, *x[stop:])
 
-    def flops(self):
-        return 0
 
-    def forward(self, k, x, y):
-        k.copy(x, y)
-
-    def backward(self, k, dy, dx):
-        k.copy(dy, dx)
-
-
-class Squeeze(Layer):
+class Squeeze(Reshaping):
     """Leaves out axes of one element: those in `axes`, or all there are."""
 
     axes: Ints = ()
     """The axes that are left out; negative ones count from the end."""
 
-    ports = "x:any -> y:any"
-    inplace = {"y": "x"}
-    layout = "any"
     cases = [
         Case(x=[[[1.0], [2.0]]], axes=[2], expect={"y": [[1.0, 2.0]]}),
         Case(x=(2, 1, 3, 1), axes=[1, -1]),
@@ -130,25 +124,13 @@ class Squeeze(Layer):
                 raise ShapeError(f"axis {axis} has {x[axis]} elements; only one of 1 can be left out")
         return tuple(n for axis, n in enumerate(x) if axis not in axes)
 
-    def flops(self):
-        return 0
 
-    def forward(self, k, x, y):
-        k.copy(x, y)
-
-    def backward(self, k, dy, dx):
-        k.copy(dy, dx)
-
-
-class Unsqueeze(Layer):
+class Unsqueeze(Reshaping):
     """Adds axes of one element, which stand at `axes` of y."""
 
     axes: Ints
     """Where the new axes stand among those of y; negative places count from the end."""
 
-    ports = "x:any -> y:any"
-    inplace = {"y": "x"}
-    layout = "any"
     cases = [
         Case(x=[[1.0, 2.0]], axes=[2], expect={"y": [[[1.0], [2.0]]]}),
         Case(x=(2, 3), axes=[1, -1]),
@@ -158,15 +140,6 @@ class Unsqueeze(Layer):
     def shapes(self, x):
         axes, sizes = every_axis(self.axes, len(x) + len(self.axes), "output"), iter(x)
         return tuple(1 if axis in axes else next(sizes) for axis in range(len(x) + len(axes)))
-
-    def flops(self):
-        return 0
-
-    def forward(self, k, x, y):
-        k.copy(x, y)
-
-    def backward(self, k, dy, dx):
-        k.copy(dy, dx)
 
 
 class Transpose(Layer):
@@ -196,6 +169,15 @@ class Transpose(Layer):
 
     def flops(self):
         return 0
+
+    def unchanged(self, x):
+        return self._order(len(x)) == tuple(range(len(x)))
+
+    def joined(self, before, x):
+        if not isinstance(before, Transpose):
+            return None
+        first, then = before._order(len(x)), self._order(len(x))
+        return self.replaced(Transpose, axes=[first[axis] for axis in then])
 
     def forward(self, k, x, y):
         k.copy(x.transpose(self._order(x.ndim)), y)
@@ -230,6 +212,9 @@ class Concat(Layer):
 
     def flops(self):
         return 0
+
+    def unchanged(self, x):
+        return len(x) == 1
 
     def forward(self, k, x, y):
         for part, each in zip(_parts(y, self.axis, x), x, strict=True):
@@ -281,6 +266,9 @@ class Slice(Layer):
     def flops(self):
         return 0
 
+    def unchanged(self, y):
+        return len(y) == 1
+
     def forward(self, k, x, y):
         for part, target in zip(_parts(x, self.axis, y), y, strict=True):
             k.copy(part, target)
@@ -309,6 +297,9 @@ class Split(Layer):
 
     def flops(self):
         return 0
+
+    def unchanged(self):
+        return True
 
     def forward(self, k, x, y):
         for each in y:

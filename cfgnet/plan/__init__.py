@@ -12,6 +12,7 @@ from cfgnet.plan.layout import channels_last, orders
 from cfgnet.plan.memory import ITEMSIZE, Lives, count, placed
 from cfgnet.plan.model import Backward, Decision, Flow, Inside, Memory, Place, Plan, Shaped, Slot
 from cfgnet.plan.shapes import infer
+from cfgnet.plan.simplify import Change, constants, once, simplified, wanted_of
 from cfgnet.plan.verify import verify
 from cfgnet.solver import Solver
 
@@ -33,10 +34,20 @@ def make_plan(
     """The plan of a graph, or None with what is wrong; `wrt` names tensors that get a gradient too.
 
     `of` names the tensors that are differentiated, with a weight for each; by default they are the losses. With `reuse`
-    arrays share memory, and only results, losses, what a test counts and what `keep` names can be read after a step.
-    `solver` says by patterns how parameters are treated.
+    the graph is made simpler and arrays share memory, so that only results, losses, what a test counts and what `keep`
+    names can be read after a step. `solver` says by patterns how parameters are treated.
     """
-    nodes, tensors, slots, problems = infer(graph, backend.k, locate or Locate(), solver)
+    locate, asked = locate or Locate(), dict.fromkeys([*wrt, *(of or ()), *keep], "it is asked for by name")
+    changes: list[Change] = []
+    nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver)
+    while reuse and not problems and len(nodes) == len(graph.nodes):
+        changed, done, refused = simplified(graph, nodes, wanted_of(graph, asked))
+        changes += done
+        if changed is graph:
+            changes += refused
+            break
+        graph = changed
+        nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver)
     if problems or len(nodes) < len(graph.nodes):
         return None, problems
     seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt, of)
@@ -44,20 +55,30 @@ def make_plan(
         return None, problems
     nodes, tensors, unsaved = without_backward(nodes, tensors, backward)
     layouts = channels_last(nodes, tensors)
-    kept = frozenset(
-        {*graph.results, *graph.loss_weights, *graph.counted, *wrt, *(tensors.keys() & keep)} if reuse else tensors
-    )
-    lives = Lives(nodes, tensors, backward, seeds, kept, ITEMSIZE[dtype])
+    kept = {*graph.results, *graph.loss_weights, *graph.counted, *(tensors.keys() & asked)} if reuse else {*tensors}
+    fixed = constants(nodes) if reuse else frozenset[int]()
+    lives = Lives(nodes, tensors, backward, seeds, frozenset(kept), ITEMSIZE[dtype], fixed)
     if reuse:
         lives.in_place(layouts)
     places, arena = placed(lives.lives, reuse)
     memory = count(nodes, slots, backward, lives, arena)
-    decisions = (
-        *undifferentiated(nodes, backward, seeds),
-        *unsaved,
-        *orders(nodes, tensors, layouts),
-        *lives.decisions,
+    simpler = (*(change.decision for change in changes), *once(nodes, fixed))
+    decisions = (*simpler, *undifferentiated(nodes, backward, seeds), *unsaved, *orders(nodes, tensors, layouts))
+    plan = Plan(
+        graph,
+        dtype,
+        tuple(nodes),
+        tensors,
+        layouts,
+        slots,
+        seeds,
+        backward,
+        frozenset(kept),
+        places,
+        memory,
+        fixed,
+        {old: new for change in changes for old, new in change.renamed.items()},
+        (*decisions, *(lives.decisions(places) if reuse else ())),
     )
-    plan = Plan(graph, dtype, tuple(nodes), tensors, layouts, slots, seeds, backward, kept, places, memory, decisions)
     verify(plan)
     return plan, []

@@ -22,6 +22,10 @@ ALIGN = 64
 """Arrays start at multiples of this, which is a cache line and the widest vector."""
 
 
+MOST_NAMES = 3
+"""How many names a decision lists."""
+
+
 @dataclass
 class Life:
     """An array while its place is looked for; times count calls, forward and then backward."""
@@ -50,12 +54,16 @@ class Lives:
         seeds: Mapping[str, float],
         kept: frozenset[str],
         itemsize: int,
+        constants: frozenset[int] = frozenset(),
     ):
         self.nodes, self.tensors, self.backward, self.itemsize = nodes, tensors, backward, itemsize
+        self.constants = constants
         self.end = len(nodes) + len(backward)
         self.lives: dict[str, Life] = {}
-        self.decisions: list[Decision] = []
-        """What takes the place of what, and what may not."""
+        self._taken: dict[str, Decision] = {}
+        """What is said of each array that lies in the place of another."""
+        self._apart: dict[str, str] = {}
+        """Why an array does not lie in the place of one that its call reads."""
         self._tensors(kept)
         self._gradients(seeds, kept)
 
@@ -72,6 +80,10 @@ class Lives:
             dies |= dict.fromkeys(shaped.tensors, time)
         for time, step in enumerate(self.backward, len(self.nodes)):
             dies |= dict.fromkeys(asked(self.nodes[step.node]), time)
+        for index in self.constants:  # what is computed once is there before the first step, and stays
+            shaped = self.nodes[index]
+            born |= dict.fromkeys([*shaped.node.writes(), *shaped.saved.values()], -1)
+            dies |= dict.fromkeys([*shaped.node.writes(), *shaped.saved.values()], self.end)
         for name in self.tensors:
             self.lives[name] = Life(name, self.bytes(name), born[name], self.end if name in kept else dies[name])
 
@@ -94,46 +106,93 @@ class Lives:
     def in_place(self, layouts: frozenset[str]) -> None:
         """Lets outputs take over the places of inputs that die with the call, and input gradients those of output's."""
         for time, shaped in enumerate(self.nodes):
-            for output, source in pairs(shaped):
-                self._take_over(output, source, time, layouts)
+            for output, source in pairs(shaped) if time not in self.constants else ():
+                self._take_over(output, source, time, layouts, view=is_view(shaped, layouts))
         for time, step in enumerate(self.backward, len(self.nodes)):
             fresh = {flow.tensor for flow in step.all_flows if not flow.add}
             for output, source in pairs(self.nodes[step.node]):
                 if source in fresh:
                     self._take_over(gradient(source), gradient(output), time, layouts)
 
-    def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str]) -> None:
+    def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str], view: bool = False) -> None:
         one, other = self.lives.get(guest), self.lives.get(host)
         if not one or not other:
             return
-        why = self._refusal(one, other, time)
+        why = self._refusal(one, other, time, view)
         if (plain(guest) in layouts) != (plain(host) in layouts):
             why = why or f"{host} lies in another order"
         if self.tensors[plain(guest)].kind != self.tensors[plain(host)].kind:
             why = why or f"{host} holds numbers of another kind"
-        if not why:
-            one.host = other
-            other.root.dies = max(other.root.dies, one.dies)
-        outcome = "has a place of its own" if why else f"in the place of {host}"
-        self.decisions.append(Decision("memory", guest, outcome, why or f"{host} is not read again"))
+        if why:
+            self._apart[guest] = why
+            return
+        one.host = other
+        other.root.dies = max(other.root.dies, one.dies)
+        done, because = f"in the place of {host}", f"{host} is not read again"
+        if view:
+            done, because = f"is {host} in another shape, uncopied", "its elements lie in the same order"
+        self._taken[guest] = Decision("memory", guest, done, because)
 
-    def _refusal(self, guest: Life, host: Life, time: int) -> str:
-        """Why an array may not take over the place of another in the call at `time`; empty if it may."""
+    def _refusal(self, guest: Life, host: Life, time: int, view: bool) -> str:
+        """Why an array may not take over the place of another in the call at `time`; empty if it may.
+
+        A `view` writes nothing new there, so that the other may be read later.
+        """
         if guest.bytes != host.bytes:
             return f"{host.name} has another size"
-        if host.born < 0:
-            return f"{host.name} is not made by a call"
         if guest.born != time:
             return "it was begun by an earlier call"
-        return "" if host.dies == time else f"{host.name} is still read {self._when(host.dies)}"
+        if view:
+            return ""
+        if host.root.born < 0:
+            return f"{host.name} is not made by a call"
+        return "" if host.root.dies == time else f"{host.name} is still read {self._when(host.root.dies)}"
+
+    def decisions(self, places: Mapping[str, Place]) -> Iterator[Decision]:
+        """Where each array that a call makes lies, and why it lies in no place of what that call reads, in order."""
+        import numpy as np
+
+        roots = [life for life in self.lives.values() if not life.host and life.bytes]
+        start, size_, dies = np.array([(*places[life.name], life.dies) for life in roots], np.int64).reshape(-1, 3).T
+        for life in sorted(self.lives.values(), key=lambda life: life.born):
+            if life.born < 0:
+                continue
+            if life.name in self._taken:
+                yield self._taken[life.name]
+                continue
+            here = places[life.name]
+            before = (start < here.offset + here.bytes) & (start + size_ > here.offset) & (dies < life.born)
+            earlier = [roots[at] for at in np.flatnonzero(before)]
+            outcome = f"where {_listed([each.name for each in earlier])} lay" if earlier else "bytes of its own"
+            why = f"not in place: {self._apart.get(life.name) or self._never(life)}"
+            if earlier:
+                last = max(earlier, key=lambda each: each.dies)
+                why = f"{last.name} is last read {self._when(last.dies)}; {why}"
+            yield Decision("memory", life.name, outcome, why)
+
+    def _never(self, life: Life) -> str:
+        """Why there was no array whose place could be asked for."""
+        if life.born == len(self.nodes) - 1 and life.name.startswith("d("):
+            return "it is where the gradients start"
+        at = life.born if life.born < len(self.nodes) else self.backward[life.born - len(self.nodes)].node
+        backward = "the backward of " if life.born >= len(self.nodes) else ""
+        return f"{backward}{self.nodes[at].node.layer.type_name} never writes over what it reads"
 
     def _when(self, time: int) -> str:
         """The call at a time, in words."""
         if time >= self.end:
             return "when the step is over"
+        if time < 0:
+            return "by no call"
         if time < len(self.nodes):
             return f"by {self.nodes[time].name}"
         return f"by the backward of {self.nodes[self.backward[time - len(self.nodes)].node].name}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A few names of many."""
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
 def gradient(tensor: str) -> str:
@@ -160,6 +219,11 @@ def pairs(shaped: Shaped) -> Iterator[tuple[str, str]]:
         names = shaped.node.outputs.get(output), shaped.node.inputs.get(source)
         if isinstance(names[0], str) and isinstance(names[1], str):
             yield names[0], names[1]
+
+
+def is_view(shaped: Shaped, layouts: frozenset[str]) -> bool:
+    """Whether the output of a layer is its input in another shape, element by element as they lie in memory."""
+    return shaped.node.layer.view and not layouts & {*shaped.node.reads(), *shaped.node.writes()}
 
 
 def placed(lives: Mapping[str, Life], reuse: bool) -> tuple[dict[str, Place], int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 from cfgnet.errors import Problem
 from cfgnet.graph import Graph, Node, TensorType
@@ -108,10 +108,15 @@ class Decision:
     """Something that a pass decided about a tensor, a gradient or a layer, and why."""
 
     about: str
-    """The pass: gradients, layout or memory."""
+    """The pass: simplify, gradients, layout or memory."""
     subject: str
     outcome: str
     why: str
+
+    @property
+    def half(self) -> Literal["forward", "backward"]:
+        """Which half of a step it is about."""
+        return "backward" if self.about == "gradients" or self.subject.startswith("d(") else "forward"
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,10 @@ class Plan:
     places: Mapping[str, Place]
     """Where every tensor lies, and the gradient of each under d(...)."""
     memory: Memory
+    constants: frozenset[int] = frozenset()
+    """The nodes that compute the same at every step, by their index, and so are run once."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """The tensors that were left out, each with the one that is read instead."""
     decisions: tuple[Decision, ...] = ()
     """What was decided and what was refused, with the reasons; for people."""
 

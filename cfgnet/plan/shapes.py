@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from cfgnet.errors import Locate, Path, Problem, ShapeError, SpecError
 from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import Graph, Node, TensorType, build, flat
-from cfgnet.layer import Kind, Layer, Param, Port, answer, asks, param_key, size, text
+from cfgnet.layer import Kind, Layer, Param, answer, asks, param_key, size, text
 from cfgnet.plan import repair
 from cfgnet.plan.model import Shaped, Slot
+from cfgnet.ports import Port
 from cfgnet.solver import Solver, Treatment
 
 MAX_ELEMENTS = 1 << 48

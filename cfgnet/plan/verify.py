@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from cfgnet.plan.memory import asked, gradient, pairs
+from cfgnet.plan.memory import asked, gradient, is_view, pairs
 from cfgnet.plan.model import Plan
 
 
@@ -23,6 +23,9 @@ def verify(plan: Plan) -> None:
         assert set(shaped.params.values()) <= set(plan.slots), f"{shaped.name} has a parameter without a slot"
     assert known == set(plan.tensors), "the table of tensors is not what the nodes write"
     assert all(kind.shape is not None for kind in plan.tensors.values()), "a tensor has no shape"
+    fixed = {name for i in plan.constants for name in plan.nodes[i].node.writes()}
+    for index in plan.constants:
+        assert fixed.issuperset(plan.nodes[index].node.reads()), f"{plan.nodes[index].name} is no constant"
     for shaped in plan.nodes:
         rows_only = shaped.node.layer.layout == "rows"
         assert not (rows_only and plan.channels_last & set(shaped.tensors)), f"{shaped.name} takes rows only"
@@ -40,14 +43,19 @@ def _verify_memory(plan: Plan) -> None:
     """Goes through all calls of a step: what a call reads must lie there as it was written, whatever came since."""
     import numpy as np
 
-    number = {name: i for i, name in enumerate(plan.places)}
+    names = list(plan.places)
+    number = {name: i for i, name in enumerate(names)}
     start = np.array([place.offset for place in plan.places.values()], np.int64)
     stop = start + np.array([place.bytes for place in plan.places.values()], np.int64)
     whole = np.zeros(len(number), bool)
+    same: dict[str, str] = {}
+    """The tensor whose elements another one shows in another shape."""
 
     def write(name: str) -> None:
         here = number[name]
-        whole[(start < stop[here]) & (stop > start[here])] = False
+        for other in np.flatnonzero((start < stop[here]) & (stop > start[here]) & whole):
+            alike = same.get(names[other], names[other]) == same.get(name, name)
+            whole[other] = alike and plan.places[names[other]] == plan.places[name]
         whole[here] = True
 
     def call(who: str, reads: Sequence[str], writes: Sequence[str], allowed: Collection[tuple[str, str]]) -> None:
@@ -62,11 +70,21 @@ def _verify_memory(plan: Plan) -> None:
                 assert legal, f"{who} writes {name} over {other}"
             write(name)
 
+    def forward(index: int) -> None:
+        shaped = plan.nodes[index]
+        allowed = set(pairs(shaped))
+        if is_view(shaped, plan.channels_last):
+            for output, source in allowed:
+                same[output] = same.get(source, source)
+        call(shaped.name, shaped.node.reads(), [*shaped.node.writes(), *shaped.saved.values()], allowed)
+
+    for index in sorted(plan.constants):
+        forward(index)
     for name in (*plan.graph.inputs, *map(gradient, plan.zero_gradients)):
         write(name)
-    for shaped in plan.nodes:
-        writes = [*shaped.node.writes(), *shaped.saved.values()]
-        call(shaped.name, shaped.node.reads(), writes, set(pairs(shaped)))
+    for index in range(len(plan.nodes)):
+        if index not in plan.constants:
+            forward(index)
     for name in plan.seeds:
         write(gradient(name))
     for step in plan.backward:

@@ -94,9 +94,21 @@ def compiled(formula: str, shapes: tuple[tuple[str, Shape], ...]) -> Compiled:
 
 
 def _heavy(root: Expr) -> list[Expr]:
-    """The operations below the last that are neither element by element nor views."""
+    """The operations below the last that are neither element by element nor views; and what a largest is found in.
+
+    The derivative finds it again there. What is computed anew might be another in its last bits.
+    """
+    searched = {id(_without_views(node.args[0])) for node in in_order([root]) if node.op in ("max", "min")}
     return [
         node
         for node in in_order([root])
-        if node.args and node is not root and not OPS[node.op].spelling and node.op not in VIEWS
+        if node.args
+        and node is not root
+        and ((not OPS[node.op].spelling and node.op not in VIEWS) or id(node) in searched)
     ]
+
+
+def _without_views(node: Expr) -> Expr:
+    while node.op in VIEWS:
+        (node,) = node.args
+    return node

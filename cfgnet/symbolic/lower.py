@@ -7,8 +7,8 @@ which is used again when nobody reads it any more. Other shapes, orders and part
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,8 +20,8 @@ from cfgnet.symbolic.expr import Expr, Maker, Rule, in_order, made_anew
 from cfgnet.symbolic.ops import COMPARISONS, OPS, as_index, axes_of, last_or, turning
 from cfgnet.symbolic.write import number
 
-MOST_TOGETHER = 24
-"""The most operations of one formula; there is nothing to gain from a longer one."""
+MOST_TOGETHER = 64
+"""The most operations of one formula; the kernels in C have room for those, with what they read."""
 VIEWS = ("reshape", "transpose", "slice", "expand")
 
 
@@ -104,7 +104,7 @@ def _sum(k: Any, one: Kernel, out: Any, given: dict[str, Any]) -> None:
 def _products(k: Any, one: Kernel, out: Any, given: dict[str, Any]) -> None:
     a, b = given["a"], given["b"]
     if b.ndim == 2 and a.flags.c_contiguous:
-        a, out = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])
+        a, out = (m.reshape(math.prod(m.shape[:-1]), m.shape[-1]) for m in (a, out))
     if out.ndim == 2:
         k.product(a, b, out, add=True) if one.settings.get("add") else k.product(a, b, out)
     else:
@@ -155,13 +155,13 @@ class _Lowering:
     def __init__(self, roots: dict[str, Expr], added: set[str], whole: set[str]):
         self.targets = {name: Ref(name, _shape(root)) for name, root in roots.items()}
         self.added, self.whole = added, whole
-        self.roots = {name: self.peeled(name, root) if name in added else root for name, root in roots.items()}
-        self.order = list(in_order(roots.values()))
+        self.roots = {name: self.peeled(name, root) for name, root in roots.items()}
+        self.order = list(in_order(self.roots.values()))
         self.readers: dict[int, list[Expr]] = {id(node): [] for node in self.order}
         for node in self.order:
             for arg in node.args:
                 self.readers[id(arg)].append(node)
-        self.results = {id(root) for root in roots.values()}
+        self.results = {id(root) for root in self.roots.values()}
         self.group = self.grouped()
         self.refs: dict[int, Ref] = {}
         self.kernels: list[Kernel] = []
@@ -169,7 +169,7 @@ class _Lowering:
         """How many elements each place in `work` has."""
 
     def peeled(self, name: str, root: Expr) -> Expr:
-        """What is reshaped to a result that is added to; it can be added to a view of the result."""
+        """What is reshaped to a result; it can be computed into a view of the result."""
         while root.op == "reshape":
             (root,) = root.args
             self.targets[name] = self.targets[name].seen("reshape", _shape(root))
@@ -178,13 +178,11 @@ class _Lowering:
     def grouped(self) -> dict[int, int]:
         """For every operation by elements, the id of the one into whose formula it goes; its own if it is stored."""
         group: dict[int, int] = {}
-        members = Counter[int]()
+        apart = self.results | _too_long(self.order)
         for node in reversed(self.order):
             into = {group[id(reader)] if _takes_in(reader, node) else 0 for reader in self.readers[id(node)]}
-            inside = bool(node.args and OPS[node.op].spelling) and id(node) not in self.results and len(into) == 1
-            home = into.pop() if inside else 0
-            group[id(node)] = home if home and members[home] < MOST_TOGETHER else id(node)
-            members[group[id(node)]] += 1
+            inside = _each_by_itself(node) and id(node) not in apart and len(into) == 1
+            group[id(node)] = (into.pop() if inside else 0) or id(node)
         return group
 
     def program(self) -> Program:
@@ -259,7 +257,11 @@ class _Lowering:
     def compute(self, node: Expr, target: Ref, add: bool = False) -> None:
         """Asks for the kernel of an operation."""
         if node.number is not None or OPS[node.op].spelling:
-            self.emit("map", target, *self.formula(node))
+            operands, formula = self.formula(node)
+            if add:
+                *parts, last = formula.split("; ")
+                operands, formula = {"total": target, **operands}, "; ".join([*parts, f"total + ({last})"])
+            self.emit("map", target, operands, formula)
         elif node.op == "sum":
             self.sum(node, target, add)
         elif node.op == "matmul":
@@ -317,9 +319,10 @@ class _Lowering:
     # Results.
 
     def goes_straight(self, node: Expr) -> bool:
-        """Whether a sum or a product is added to a single result, and not needed elsewhere."""
+        """Whether an expression is added to a single result, by a kernel that can, and not needed elsewhere."""
+        adds = node.op == "sum" or (node.op == "matmul" and len(_shape(node)) == 2) or _each_by_itself(node)
         added = [name for name, root in self.roots.items() if root is node]
-        return node.op in ("sum", "matmul") and len(added) == 1 and not self.readers[id(node)]
+        return adds and len(added) == 1 and not self.readers[id(node)]
 
     def deliver(self, name: str, root: Expr) -> None:
         """Brings a result to an array that is added to, or to a second one."""
@@ -335,6 +338,29 @@ class _Lowering:
 
 def _shape(node: Expr) -> Shape:
     return Maker.shape(node)
+
+
+def _each_by_itself(node: Expr) -> bool:
+    """Whether an expression is an operation by elements."""
+    return bool(node.args and OPS[node.op].spelling)
+
+
+def _too_long(order: Sequence[Expr]) -> set[int]:
+    """The ids of what is stored lest a formula become too long.
+
+    That follows from what goes into a formula, whoever reads it, so that a part of the results needs no other places
+    than all of them do.
+    """
+    found: set[int] = set()
+    inside: dict[int, frozenset[int]] = {}
+    for node in order:
+        taken = {id(arg): inside[id(arg)] for arg in node.args if _takes_in(node, arg) and id(arg) not in found}
+        while len(frozenset().union(*taken.values())) >= MOST_TOGETHER:
+            longest = max(taken, key=lambda arg: len(taken[arg]))
+            found.add(longest)
+            del taken[longest]
+        inside[id(node)] = frozenset().union(*taken.values(), [id(node)]) if _each_by_itself(node) else frozenset()
+    return found
 
 
 def _takes_in(reader: Expr, node: Expr) -> bool:

@@ -82,6 +82,14 @@ def _reduced(x: Shape, axis: Any = None, keepdims: bool = False) -> Shape:
     return tuple(1 if i in axes else n for i, n in enumerate(x) if keepdims or i not in axes)
 
 
+def _reduced_to_one(x: Shape, axis: Any = None, keepdims: bool = False) -> Shape:
+    """As `_reduced`, for what no elements have."""
+    found = _reduced(x, axis, keepdims)
+    if size(found) and not size(x):
+        raise ShapeError(f"expected at least one element along the axes of a mean, max or min, got {text(x)}")
+    return found
+
+
 def _along(function: Callable[..., Any]) -> Callable[..., Any]:
     def value(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
         return function(x, axis=axes_of(np.shape(x), axis), keepdims=keepdims)
@@ -118,7 +126,7 @@ def sum_to(maker: Maker, x: Expr, shape: Shape) -> Expr:
     """x summed over those axes along which a tensor of `shape` is repeated to fill it."""
     wide = maker.shape(x)
     missing = len(wide) - len(shape)
-    axes = tuple(i for i, n in enumerate(wide) if i < missing or shape[i - missing] < n)
+    axes = tuple(i for i, n in enumerate(wide) if i < missing or shape[i - missing] != n)
     total = maker.make("sum", x, axis=axes) if axes else x
     return reshaped(maker, total, shape)
 
@@ -172,7 +180,7 @@ def _reshaped(x: Shape, shape: Sequence[int]) -> Shape:
     rest = [n for n in shape if n != -1]
     known = math.prod(rest)
     found = tuple(size(x) // known if n == -1 and known else n for n in shape)
-    if len(shape) - len(rest) > 1 or any(n < -1 for n in shape) or size(found) != size(x):
+    if len(shape) - len(rest) > 1 or any(n < 0 for n in found) or size(found) != size(x):
         raise ShapeError(f"{text(x)} cannot be reshaped to {', '.join(map(str, shape)) or 'a scalar'}")
     return found
 
@@ -197,14 +205,20 @@ def _transpose_gradient(maker: Maker, y: Expr, dy: Expr) -> tuple[Expr, ...]:
 
 
 def as_index(index: Index) -> Index:
-    """What numpy is given for an index: `(start, stop, step)` stands for a slice."""
-    return tuple(slice(*item) if isinstance(item, tuple) else ... if item == "..." else item for item in index)
+    """What numpy is given for an index, so that it gives a view: `(start, stop, step)` stands for a slice.
+
+    With a number for every axis and no `...`, it would give a copy of the element.
+    """
+    items = index if "..." in index else (*index, "...")
+    return tuple(slice(*item) if isinstance(item, tuple) else ... if item == "..." else item for item in items)
 
 
 def _sliced(x: Shape, index: Index) -> Shape:
     items = list(index)
     taken = sum(item is not None and item != "..." for item in items)
-    if taken > len(x) or items.count("...") > 1:
+    if items.count("...") > 1:
+        raise ShapeError(f"expected one ... in an index, got {items.count('...')}")
+    if taken > len(x):
         raise ShapeError(f"an index of {taken} axes is too long for {text(x)}")
     at = items.index("...") if "..." in items else len(items)
     items[at : at + 1] = [(None, None, None)] * (len(x) - taken)
@@ -248,7 +262,8 @@ def _log_softmax(x: Any, axis: int = -1) -> Any:
 
 
 def _with_axis(x: Shape, axis: int = -1) -> Shape:
-    canonical_axis(axis, len(x))
+    if not x[canonical_axis(axis, len(x))]:
+        raise ShapeError(f"expected at least one element along the axis of a softmax, got axis {axis} of {text(x)}")
     return x
 
 
@@ -298,9 +313,9 @@ OPS: dict[str, Op] = {
     "not_equal": _by_element("where(a == b, 0, 1)", np.not_equal, "", ""),
     "where": _by_element("where(a, b, c)", np.where, "", "where(a, dy, 0)", "where(a, 0, dy)"),
     "sum": Op(_reduced, _along(np.sum), gradient=_sum_gradient),
-    "mean": Op(_reduced, _along(np.mean), gradient=_mean_gradient),
-    "max": Op(_reduced, _along(np.max), gradient=_extreme_gradient),
-    "min": Op(_reduced, _along(np.min), gradient=_extreme_gradient),
+    "mean": Op(_reduced_to_one, _along(np.mean), gradient=_mean_gradient),
+    "max": Op(_reduced_to_one, _along(np.max), gradient=_extreme_gradient),
+    "min": Op(_reduced_to_one, _along(np.min), gradient=_extreme_gradient),
     "softmax": Op(_with_axis, _softmax, gradient=_softmax_gradient),
     "log_softmax": Op(_with_axis, _log_softmax, gradient=_log_softmax_gradient),
     "matmul": Op(_matmul_shape, np.matmul, gradient=_matmul_gradient, canonical=_with_rows),

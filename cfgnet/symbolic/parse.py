@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from cfgnet.explain import did_you_mean
+from cfgnet.explain import did_you_mean, problem
 from cfgnet.formula import FormulaError, syntax
 from cfgnet.symbolic.expr import Expr, Setting, const, name
 
 MAX_LENGTH = 10_000
+MAX_DEPTH = 300
+"""How deep operations may be nested; a chain such as a + b + c + d is as deep as it is long."""
 _BINARY: dict[type[ast.AST], str] = {
     ast.Add: "add",
     ast.Sub: "subtract",
@@ -35,18 +38,35 @@ PAIRS = {"max": "maximum", "min": "minimum"}
 """What these functions are called where they compare tensors with one another."""
 SHAPED = {"reshape": "shape", "transpose": "axes", "expand": "shape"}
 """The functions that take numbers behind the tensor, and how they are called."""
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(REDUCTIONS, ("axis", "keepdims")),
+    **dict.fromkeys(SOFTMAXES, ("axis",)),
+    **{function: (setting,) for function, setting in SHAPED.items()},
+}
+"""What else functions take than tensors."""
 FUNCTIONS = (*UNARY, *REDUCTIONS, *SOFTMAXES, *SHAPED, "where")
 ALLOWED = "names, numbers, + - * / ** @, comparisons, x[1:, 0], x.T, and " + ", ".join(f"{f}()" for f in FUNCTIONS)
+
+
+_LOGIC = "a comparison is 1 where it holds, else 0: a * b is both, max(a, b) one of them, 1 - a its opposite"
+_INSTEAD: dict[type, str] = {
+    **dict.fromkeys((ast.And, ast.Or, ast.Not, ast.BitAnd, ast.BitOr, ast.Invert), _LOGIC),
+    ast.FloorDiv: "trunc(a / b) gives a whole number",
+    ast.Mod: "a - b * trunc(a / b) gives the rest",
+}
+"""What to write for what formulas do not have."""
 
 
 @functools.lru_cache(maxsize=1024)
 def parse(text: str) -> Expr:
     """The expression that a formula says, its shapes unknown. Raises FormulaError, which says where and what."""
     tree = syntax(text, MAX_LENGTH, ALLOWED)
-    try:
-        return _tensor(tree)
-    except RecursionError:
-        raise FormulaError("nested too deep") from None
+    level: list[ast.AST] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise FormulaError("nested too deep", hint="make a layer, or a tensor, of its own of a part")
+    return _tensor(tree)
 
 
 def _tensor(node: ast.expr) -> Expr:
@@ -54,11 +74,11 @@ def _tensor(node: ast.expr) -> Expr:
         case ast.Constant(value=bool()):
             pass
         case ast.Constant(value=int() | float() as number):
-            return const(number)
+            return const(_finite(node, number))
         case ast.Name(id=known):
             return name(known)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-            return const(-number)
+            return const(-_finite(node, number))
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return Expr("negative", (_tensor(inner),))
         case ast.UnaryOp(op=ast.UAdd(), operand=inner):
@@ -78,51 +98,75 @@ def _tensor(node: ast.expr) -> Expr:
             return Expr("transpose", (_tensor(inner),))
         case ast.Attribute(value=ast.Name(id=owner), attr=known):
             return name(f"{owner}.{known}")
-        case ast.Call(func=ast.Name(id=function)):
-            return _call(node, function, node.args, {k.arg or "**": k.value for k in node.keywords})
-    raise FormulaError(f"{ast.unparse(node)!r} is not allowed here", node.col_offset + 1, ALLOWED)
+        case ast.Call(func=ast.Name(id=function), args=given, keywords=named):
+            return _call(node, function, given, named)
+    raise FormulaError(f"{ast.unparse(node)!r} is not allowed here", node.col_offset + 1, _instead(node))
 
 
-def _call(node: ast.expr, function: str, given: Sequence[ast.expr], named: dict[str, ast.expr]) -> Expr:
+def _finite(node: ast.expr, number: float) -> float:
+    try:
+        found = float(number)
+    except OverflowError:
+        found = math.inf
+    if math.isinf(found):
+        raise FormulaError("expected a number that is not infinite", node.col_offset + 1)
+    return found
+
+
+def _instead(node: ast.expr) -> str:
+    """What to write instead of what formulas do not have."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in FUNCTIONS:
+        return f"write {node.func.attr}(...)"
+    return _INSTEAD.get(type(getattr(node, "op", node)), ALLOWED)
+
+
+def _call(node: ast.expr, function: str, given: Sequence[ast.expr], named: Sequence[ast.keyword]) -> Expr:
     if function not in FUNCTIONS:
         hint = did_you_mean(function, FUNCTIONS, "known: " + ", ".join(FUNCTIONS))
         raise FormulaError(f"unknown function {function!r}", node.col_offset + 1, hint)
-    if function in PAIRS and len(given) > 1:
+    if function in PAIRS and len(given) > 1 and not named:
         return functools.reduce(lambda a, b: Expr(PAIRS[function], (a, b)), map(_tensor, given))
-    tensors, numbers = given, ["axis"] * (function in REDUCTIONS + SOFTMAXES)
-    numbers += ["keepdims"] * (function in REDUCTIONS)
-    count = 3 if function == "where" else 1
-    settings = {key: _setting(value) for key, value in named.items()}
-    if function in SHAPED:
-        numbers, tensors, rest = [SHAPED[function]], given[:1], given[1:]
-        if rest and not named:
-            listed = _setting(rest[0]) if len(rest) == 1 else tuple(map(_setting, rest))
-            settings = {SHAPED[function]: listed if isinstance(listed, tuple) else (listed,)}
-    elif len(given) == 2 and numbers:
-        tensors, settings = given[:1], {"axis": _setting(given[1]), **settings}
-    unknown = next((key for key in settings if key not in numbers), None)
-    wanted = f"{function}({', '.join([*'abc'[:count], *(f'{n}=...' for n in numbers)])})"
-    if unknown or len(tensors) != count or (SHAPED.get(function) == "shape" and not settings):
-        raise FormulaError(f"expected {wanted}, got {ast.unparse(node)}", node.col_offset + 1)
-    return Expr(function, tuple(map(_tensor, tensors)), tuple(sorted(settings.items())))
+    count, names = 3 if function == "where" else 1, _SETTINGS.get(function, ())
+    tensors, numbers = given[:count], given[count:]
+    said = [(each.arg, each.value) for each in named]
+    if numbers and function in SHAPED:
+        listed = numbers[0] if len(numbers) == 1 else ast.Tuple(list(numbers), ast.Load())
+        said.append((SHAPED[function], listed))
+    elif numbers:
+        said += [("axis" if len(numbers) == 1 and function not in PAIRS else None, each) for each in numbers]
+    keys = [key for key, _ in said]
+    lacking = names == ("shape",) and not keys
+    if len(tensors) != count or lacking or len({*keys}) < len(keys) or not {*keys} <= {*names}:
+        wanted = f"{function}({', '.join([*'abc'[:count], *(f'{n}=...' for n in names)])})"
+        others = f" or {function}(a, b, ...)" if function in PAIRS else ""
+        raise FormulaError(f"expected {wanted}{others}, got {ast.unparse(node)}", node.col_offset + 1)
+    several = function not in SOFTMAXES
+    found = ((str(key), _setting(str(key), value, several)) for key, value in said)
+    settings = sorted((key, value) for key, value in found if value is not None and value is not False)
+    return Expr(function, tuple(map(_tensor, tensors)), tuple(settings))
 
 
-def _setting(node: ast.expr) -> Setting:
-    """A number, a list of numbers, or one of True, False and None, that stands in a call."""
+def _setting(key: str, node: ast.expr, several: bool) -> Setting:
+    """What a call says of `keepdims`, of `axis`, or of the numbers of a shape."""
     match node:
-        case ast.Constant(value=bool() | int() | None as value):
+        case ast.Constant(value=bool() as value) if key == "keepdims":
             return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as value)):
-            return -value
-        case ast.Tuple(elts=items) | ast.List(elts=items):
-            return tuple(map(_setting, items))
-    raise FormulaError(f"expected whole numbers here, got {ast.unparse(node)!r}", node.col_offset + 1)
+        case ast.Constant(value=None) if key in ("axis", "axes"):
+            return None
+        case ast.Tuple(elts=items) | ast.List(elts=items) if several and key != "keepdims":
+            return tuple(map(_whole, items))
+    if key == "keepdims":
+        raise FormulaError(f"expected keepdims=True or False, got {ast.unparse(node)!r}", node.col_offset + 1)
+    return _whole(node) if key == "axis" else (_whole(node),)
 
 
 def _item(node: ast.expr) -> Setting:
     """One item of an index: a number, a slice as (start, stop, step), `...`, or None for a new axis."""
     if isinstance(node, ast.Slice):
-        return tuple(None if part is None else _whole(part) for part in (node.lower, node.upper, node.step))
+        parts = tuple(None if part is None else _whole(part) for part in (node.lower, node.upper, node.step))
+        if parts[2] == 0:
+            raise FormulaError("the step of a slice is not 0", node.col_offset + 1)
+        return parts
     if isinstance(node, ast.Constant) and node.value is ...:
         return "..."
     if isinstance(node, ast.Constant) and node.value is None:
@@ -131,19 +175,21 @@ def _item(node: ast.expr) -> Setting:
 
 
 def _whole(node: ast.expr) -> int:
-    value = _setting(node)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise FormulaError(f"expected a whole number in the index, got {ast.unparse(node)!r}", node.col_offset + 1)
-    return value
+    """A whole number that is written out."""
+    match node:
+        case ast.Constant(value=int() as value) if not isinstance(value, bool):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as value)) if not isinstance(value, bool):
+            return -value
+    raise FormulaError(f"expected a whole number, got {ast.unparse(node)!r}", node.col_offset + 1)
 
 
 def checked(text: str) -> str:
-    """The text of a formula as it is; ValueError, in words for whoever wrote it, where it is none."""
+    """The text of a formula as it is; a problem, which shows where, where it is none."""
     try:
         parse(text)
     except FormulaError as error:
-        where = f", at column {error.column}" if error.column > 1 else ""
-        raise ValueError(f"{text!r}: {error}{where}" + (f"; {error.hint}" if error.hint else "")) from None
+        raise problem(error.pointing(text), error.hint) from None
     return text
 
 

@@ -77,17 +77,20 @@ def _written(node: Expr, args: list[tuple[str, int]]) -> tuple[str, int]:
         text, bind = args[0]
         return (f"-{text}" if bind >= 4 and not re.match(r"[-\d]", text) else f"-({text})"), 4
     if node.op == "slice":
-        text, bind = args[0]
-        return f"{text if bind == _WHOLE else f'({text})'}[{', '.join(map(_item, node.setting('index')))}]", _WHOLE
+        return f"{_held(*args[0])}[{', '.join(map(_item, node.setting('index'))) or '()'}]", _WHOLE
     if node.op == "transpose" and node.setting("axes") is None:
-        text, bind = args[0]
-        return f"{text if bind == _WHOLE else f'({text})'}.T", _WHOLE
+        return f"{_held(*args[0])}.T", _WHOLE
     inside = [text for text, _ in args]
     if node.op in SHAPED:
         inside += [", ".join(map(str, node.setting(SHAPED[node.op]))) or "()"]
     else:
         inside += [f"{key}={value}" for key, value in node.settings if value is not None and value is not False]
     return f"{_FUNCTION_OF.get(node.op, node.op)}({', '.join(inside)})", _WHOLE
+
+
+def _held(text: str, bind: int) -> str:
+    """A text that something may stand behind, which belongs to all of it."""
+    return text if bind == _WHOLE and not text[0].isdigit() else f"({text})"
 
 
 def _item(item: object) -> str:

@@ -54,6 +54,7 @@ FORMULAS = [
     "erf(x) * erf(y - 1)",
     "x ** 5 + (1 + x * x) ** -3 + (1 + y * y) ** 0.5 - (1 + dy * dy) ** -1.5 + x ** 1",
     "tanh(x) ** 3 + sign(y) + trunc(3 * x) + expm1(x / 4) + log(1 + x * x)",
+    "(x * y + 1) ** 2 - 1 * (x * y + 1)",  # the number 1 is not the second instruction
 ]
 
 

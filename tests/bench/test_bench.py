@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cfgnet.backend import get_backend
+from cfgnet.backend import get_backend, why_not
+from cfgnet.backend.kernels.elementwise import Elementwise
 from cfgnet.graph import TensorType
 from cfgnet.net import Net
 from cfgnet.prepare import load, loads, plan_layers, prepare
 
-from . import report
+from . import formulas, report
 from .describe import SETTINGS, UndescribedError, choices, describe, has_dropout
 from .measure import check, compared, error, write_workload
 from .workers import Setting, Worker, WorkerError, cfgnet_settings, torch_settings
@@ -287,3 +288,30 @@ def test_a_wrong_wish_is_a_message_and_2(tmp_path):
     said = bench("--torch-python", str(without))
     assert said.returncode == 2 and "No module named 'torch'" in said.stderr and "cfgnet[bench]" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+# Formulas.
+
+
+@pytest.mark.parametrize("chain", [formulas.Arithmetic(), formulas.Functions()], ids=["arithmetic", "functions"])
+def test_all_ways_to_compute_a_chain_agree_and_no_temporary_is_larger_than_a_block(chain):
+    forward, both, wanted = formulas.contestants(chain, 1 << 20, 2)
+    assert [each.name for each in forward[:2]] == ["numpy, as it is written", "numpy with out="]
+    for group in (forward, both):
+        formulas.compare(group, wanted)
+        for each in group[2:]:
+            assert each.held <= 2 * 16 * 4 * Elementwise.block_elements, each.name  # a few blocks for each thread
+    assert formulas.allocated(both[0].call) > 6 * wanted[0].nbytes
+    if not why_not("native"):
+        assert next(each for each in both if each.name == "native").held < 1 << 17
+
+
+def test_the_report_on_formulas_says_what_was_wanted():
+    forward, both, _ = formulas.contestants(formulas.Arithmetic(), 1000, 1)
+    for each in (*forward, *both):
+        each.seconds += [0.25, 0.5, 1.0]
+    rows = {row[""]: row for row in formulas.rows_of(forward, forward[-1])}
+    assert rows["numpy"]["as fast as plain numpy"] == "1.00 (1.00)" and rows["numpy"]["wanted"] == "2"
+    found = {"forward": {"disturbed": "1 of 3 rounds", "rows": [*rows.values()]}}
+    text = formulas.markdown({"date": "", "machine": "", "count": 1000, "chains": {"x * 2": found}})
+    assert "## forward: `x * 2`" in text and "500.00 (250.00)" in text

@@ -235,3 +235,12 @@ def test_a_picture_that_cannot_be_written_is_a_disk_error(shell, tmp_path):
 def test_a_training_that_diverges_ends_with_3(shell):
     said = shell("train", "net.yaml", "--set", "solver.base_lr=1e38")
     assert said.code == 3 and "layer 'score' (InnerProduct)" in said.err and "Warning" not in said.err
+
+
+def test_an_eager_training_prints_every_array(shell):
+    said = shell("train", "line.yaml", "--eager")
+    assert said.code == 0 and said.out.splitlines()[-1].startswith("runs")
+    rows = [line.split()[:3] for line in said.err.splitlines()]
+    assert rows.count(["forward", "line", "line"]) == rows.count(["backward", "cost", "d(line)"]) == 4
+    said = shell("train", "line.yaml", "--eager", "--quiet")
+    assert said.code == 2 and "--eager or --quiet" in said.err

@@ -7,7 +7,8 @@ import cfgnet.layers  # noqa: F401  registers the layer types
 from cfgnet.backend import why_not
 from cfgnet.errors import ContractError, ShapeError
 from cfgnet.gradcheck import check_case
-from cfgnet.layer import Block, Layer, Param, Ports, asks
+from cfgnet.layer import Block, Layer, Param, asks
+from cfgnet.ports import Ports
 
 from .rig import Rig, cases, leaves
 

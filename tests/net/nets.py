@@ -10,11 +10,16 @@ from cfgnet.prepare import prepare
 POINTS = "{source: synthetic, batch_size: 6, count: 6, classification: 3, inputs: [4], noise: 0.2}"
 
 
-def build(*layers, source=POINTS, phase="train", reuse=False, **more):
-    """The net of some layers in float64, fed with its first batch and run."""
+def spec_of(*layers, source=POINTS, **more):
+    """The configuration of some layers, in float64."""
     rest = "".join(f"{key}: {value}\n" for key, value in {"dtype": "float64", **more}.items())
     text = f"data: {{train: {source}, test: {source}}}\nlayers:\n" + "".join(f"  - {x}\n" for x in layers) + rest
-    spec = cfgnet.loads(text)
+    return cfgnet.loads(text)
+
+
+def build(*layers, phase="train", reuse=False, **more):
+    """The net of some layers in float64, fed with its first batch and run."""
+    spec = spec_of(*layers, **more)
     prepared = prepare(spec, phases=[phase], reuse=reuse)
     net = Net(prepared.plans[phase], seed=spec.seed)
     net.forward(**prepared.batches[phase].at(0))

@@ -1,6 +1,7 @@
 """A plan computes what the plain net computes, bit for bit, in less memory; and a wrong plan is noticed."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -32,22 +33,26 @@ layers:
 """
 
 
-def assert_same(plain, planned):
-    """Both nets give the same bits, twice in a row."""
+def assert_same(plain, planned, exact=True):
+    """Both nets give the same bits, or else the same but for rounding, twice in a row."""
+    equal = np.testing.assert_array_equal if exact else functools.partial(np.testing.assert_allclose, rtol=1e-11)
     batch = {name: plain[name] for name in plain.plan.graph.inputs}
     for _ in range(2):
         results = [net.forward(**batch) for net in (plain, planned)]
         assert results[0].keys() == results[1].keys()
         for name, value in results[0].items():
-            np.testing.assert_array_equal(results[1][name], value, err_msg=name)
+            equal(results[1][name], value, err_msg=name)
         ours, theirs = gradients(planned), gradients(plain)
         for key, value in theirs.items():
-            np.testing.assert_array_equal(ours[key], value, err_msg=key)
+            equal(ours[key], value, err_msg=key, **({} if exact else {"atol": 1e-13}))
 
 
 @given(graphs())
 def test_sharing_memory_changes_no_bit_of_any_graph(layers):
-    assert_same(build(*layers), build(*layers, reuse=True))
+    planned = build(*layers, reuse=True)
+    # Of two layers that compute the same, one goes; the gradient of the other is then summed in another order.
+    summed_anew = any("is read instead" in each.outcome for each in planned.plan.decisions)
+    assert_same(build(*layers), planned, exact=not summed_anew)
 
 
 def conv_net(reuse):

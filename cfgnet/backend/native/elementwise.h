@@ -67,7 +67,7 @@ DECLARE(map)
    the program; a result in between; a sum over the part, of which there is a row (of `period`) for each part; a slice,
    with pieces of `period` elements; sums of lines of `period` elements, one for each line; or an array with one value
    for each run, of which there are `period` before they repeat. */
-enum { ELEMENT, REPEATED, NUMBER, RESULT, TOTAL, SLICE, LINES, RUNS, MOST_PLACES = 64 };
+enum { ELEMENT, REPEATED, NUMBER, RESULT, TOTAL, SLICE, LINES, RUNS, MOST_PLACES = 128 };
 
 static int64_t map_work(const void *args) {
     const map_args *m = args;

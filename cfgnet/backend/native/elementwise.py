@@ -47,9 +47,9 @@ FUNCTIONS = [
 """In the order of elementwise.h."""
 ELEMENT, REPEATED, NUMBER, RESULT, TOTAL, SLICE, LINES, RUNS = range(8)
 """What can stand at a place, as in elementwise.h."""
-MOST_PLACES = 64
-BLOCK = 1024
-"""About how many elements are worked on at a time: a dozen rows of that many stay in a core's fastest cache."""
+MOST_PLACES = 128
+BLOCK = 256
+"""About how many elements are worked on at a time: two dozen rows of that many stay in a core's fastest cache."""
 PART = 1 << 14
 """The fewest elements that are worth a thread's while."""
 LONGEST_LINE = 1 << 14
