@@ -110,7 +110,7 @@ def _divide(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | Non
         return maker.make("sigmoid", maker.make("negative", x))
     if a.op == "exp" and (x := _one_plus_exp(b)) is not None and x is a.args[0]:
         return maker.make("sigmoid", x)
-    if a.op == "exp" and b.op == "sum" and b.args[0] is a and b.setting("keepdims"):
+    if a.op == "exp" and b.op == "sum" and b.args[0] is a and (b.setting("keepdims") or len(maker.shape(a)) == 1):
         axes = axes_of(maker.shape(a), b.setting("axis"))
         if len(axes) == 1:
             return maker.make("softmax", a.args[0], axis=axes[0])
@@ -249,7 +249,10 @@ _OWN: dict[str, tuple[Rule, ...]] = {
     "slice": (_slice,),
     "expand": (_expand,),
 }
+_BY_ELEMENT = (_folded,), (_folded, _without_expand)
+"""For operations by elements, of one operand and of several."""
 RULES: Mapping[str, Sequence[Rule]] = {
-    op: (*((_folded, _without_expand) if known.spelling else ()), *_OWN.get(op, ())) for op, known in OPS.items()
+    op: (*(_BY_ELEMENT[len(known.slopes) > 1] if known.spelling else ()), *_OWN.get(op, ()))
+    for op, known in OPS.items()
 }
 """What to try for each operation, in order."""
