@@ -71,6 +71,23 @@ def test_functions_are_those_of_formulas():
     assert all(hasattr(cn, name) for name in FUNCTIONS)
 
 
+WHOLE = {
+    "sums": lambda n, np_: n.sum() + np_.max(n),
+    "arithmetic": lambda n, np_: n * 2 + np_.exp(n) + n**2,
+    "a product": lambda n, np_: X.T @ n,
+    "comparisons": lambda n, np_: np_.where(n > 1, n + 1, X[:, 0]),
+}
+
+
+@pytest.mark.parametrize("program", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+def test_formulas_take_whole_numbers(program, backend):
+    f = cn.compile(program(cn.variable("n", kind="int"), cn), backend=backend)
+    np.testing.assert_allclose(f(n=[0, 1, 2, 3]), program(np.arange(4), np), rtol=1e-5)
+    softmax = cn.compile(cn.softmax(cn.variable("n", kind="int")), backend=backend)(n=[0, 1, 2, 3])
+    np.testing.assert_allclose(softmax, np.exp(np.arange(4)) / np.exp(np.arange(4)).sum(), rtol=1e-5)
+
+
 # Gradients.
 
 
