@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from cfgnet.data import Batches
 from cfgnet.errors import DataError, Problem, SpecError
 from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import Graph, Node, TensorType, build
-from cfgnet.layer import Shape, text
+from cfgnet.layer import Kind, Shape, text
 from cfgnet.net import Net
 from cfgnet.params import Parameters
 from cfgnet.plan import Plan, make_plan
@@ -72,6 +72,9 @@ class Computation:
         owners = [self._tensor_of(graph, name) for name in (*fetch, *of, *wanted.wrt, *assign, *read_by(assign))]
         part = needed(graph, owners)
         indices = {node.index for node in part.nodes}
+        made = {name for node in graph.nodes for name in node.writes()}
+        self.fed = sorted(({name for node in graph.nodes for name in node.reads()} | {*spec.inputs}) - made)
+        """What can be fed: what layers read, needed or not, and no layer makes."""
         self._refuse([p for p in problems if p.path[:1] != ("layers",) or p.path[1] in indices], inputs)
         self.plan = self._planned(part)
         values = Parameters(self.plan.slots.values(), self.backend, spec.dtype, spec.seed)
@@ -107,8 +110,15 @@ class Computation:
     def gradients(self, outputs: Mapping[str, Any] | None = None) -> dict[str, Array]:
         """The gradients of what is differentiated, summed, at the values of the last call.
 
-        `outputs` are the gradients of what is differentiated itself; by default they are 1.
+        `outputs` are the gradients of what is differentiated itself; by default they are 1. DataError where one has
+        another shape, or is of something else.
         """
+        for name, value in (outputs or {}).items():
+            if name not in self.plan.seeds:
+                raise DataError(f"{name!r} is not differentiated; {', '.join(self.wanted.of) or 'nothing'} is")
+            given, shape = tuple(getattr(value, "shape", ())), self.plan.tensors[name].shape or ()
+            if given not in ((), shape):
+                raise DataError(f"the gradient of {name!r} is {text(given)}, and {name!r} is {text(shape)}")
         seeds = {name: (outputs or {}).get(name, 1.0) for name in self.plan.seeds}
         self.net.run_backward(seeds)
         return {name: self._host(self.net.gradients, "grad", name) for name in self.wanted.wrt}
@@ -155,39 +165,55 @@ class Computation:
         )
         if plan is None:
             raise SpecError(problems).located(self.spec.place)
-        unreached = [Problem(*why) for name in self.wanted.wrt if (why := self._without_gradient(plan, name))]
-        if unreached:
-            raise SpecError(unreached)
+        why = [
+            *(self._without_value(plan, name) for name in self.wanted.fetch),
+            *(self._without_value(plan, name) or self._without_gradient(plan, name) for name in self.wanted.wrt),
+        ]
+        if any(why):
+            raise SpecError(Problem(*each) for each in why if each)
         return plan
+
+    @staticmethod
+    def _without_value(plan: Plan, name: str) -> tuple[str, str] | None:
+        """What is wrong with a name that may be a parameter's, and what to do; None where there is such a thing."""
+        layer, _, short = name.rpartition(".")
+        params = next((shaped.params for shaped in plan.nodes if shaped.name == layer), {})
+        if name in plan.tensors or short in params:
+            return None
+        return f"{layer} has no parameter {short!r}", did_you_mean(short, params, listed("it has", params))
 
     def _without_gradient(self, plan: Plan, name: str) -> tuple[str, str] | None:
         """Why there is no gradient by a tensor or parameter, and what to do; None where there is one."""
-        of = " + ".join(self.wanted.of)
         if name in plan.tensors:
             if plan.tensors[name].kind != "float":
                 return f"there is no gradient by {name!r}: it holds whole numbers", ""
-            if name in plan.differentiated:
-                return None
-            cut = next(_cuts(plan, name, self.wanted.of), None)
-            if cut is not None:
-                return f"there is no gradient of {of} by {name!r}: {cut.name} ({cut.layer.type_name}) has none", ""
-            return f"{of} does not depend on {name!r}", ""
-        layer, _, short = name.rpartition(".")
-        keys = {f"{s.name}.{param}": plan.slots[key] for s in plan.nodes for param, key in s.params.items()}
-        if name not in keys:
-            hint = did_you_mean(short, [k.rpartition(".")[2] for k in keys if k.startswith(f"{layer}.")])
-            return f"{layer} has no parameter {short!r}", hint
-        return None if keys[name].trainable else (f"there is no gradient by {name!r}: it is frozen", "")
+            return _cut_off(plan, name, self.wanted.of)
+        keys = {f"{shaped.name}.{param}": key for shaped in plan.nodes for param, key in shaped.params.items()}
+        if not plan.slots[keys[name]].trainable:
+            return f"there is no gradient by {name!r}: it is frozen", ""
+        return _cut_off(plan, name, self.wanted.of, keys[name])
 
 
-def _cuts(plan: Plan, name: str, of: Collection[str]) -> Iterator[Node]:
-    """The layers without a gradient through which something depends on a tensor."""
-    reached = {name}
-    for node in plan.graph.nodes:
-        if reached & set(node.reads()):
-            reached |= set(node.writes())
-            if not node.layer.differentiable():
-                yield node
+def _cut_off(plan: Plan, name: str, of: Collection[str], key: str = "") -> tuple[str, str] | None:
+    """Why no gradient of some tensors gets to `name`, a tensor or the parameter of a key; None where it gets there."""
+    depending, reached, cuts = {key or name}, {key or name}, list[Node]()
+    for shaped in plan.nodes:
+        node, known = shaped.node, shaped.node.layer.mentioned()
+        reads = {known[place] if place < len(known) else each: each for place, each in enumerate(node.reads())}
+        reads |= shaped.params
+        depending |= {*node.writes()} if depending & {*reads.values()} else set()
+        smooth = {each for called, each in reads.items() if called not in node.layer.stepwise()}
+        if node.layer.differentiable() and reached & smooth:
+            reached |= {*node.writes()}
+        elif reached & {*reads.values()}:
+            cuts.append(node)
+    if reached & {*of}:
+        return None
+    what = " + ".join(of)
+    if not depending & {*of}:
+        return f"{what} does not depend on {name!r}", ""
+    how = "changes in steps only" if cuts[0].layer.differentiable() else "has none"
+    return f"there is no gradient of {what} by {name!r}: {cuts[0].name} ({cuts[0].layer.type_name}) {how}", ""
 
 
 def needed(graph: Graph, tensors: Collection[str]) -> Graph:
@@ -219,8 +245,10 @@ def input_types(spec: Spec, feeds: Mapping[str, Array], batches: Batches | None)
         if said and said.shape is not None and said.shape != array.shape:
             raise DataError(f"the input {name!r} is {text(array.shape)}, the configuration says {text(said.shape)}")
         known = name in types and name not in spec.inputs
-        kind = said.kind if said else types[name].kind if known else "int" if name in whole else "float"
-        types[name] = TensorType(array.shape, kind)
+        kind: Kind = said.kind if said else types[name].kind if known else "int" if name in whole else "float"
+        if kind == "int" and array.dtype.kind == "f" and (array % 1).any():
+            raise DataError(f"the input {name!r} takes whole numbers, found {array[array % 1 != 0].flat[0]}")
+        types[name] = TensorType(array.shape, kind, by_hand=not known)
     return types
 
 
@@ -240,12 +268,12 @@ def shaped_graph(spec: Spec, phase: Phase) -> tuple[Graph, dict[str, Shape]]:
     """
     inputs = input_types(spec, {}, data_for(spec, phase))
     for name, said in spec.inputs.items():
-        inputs[name] = TensorType(said.shape or (), said.kind)
+        inputs[name] = TensorType(said.shape or (), said.kind, by_hand=True)
     written = {name for layer in spec.layers for name in layer.outputs or (layer.name,)}
     for place, layer in enumerate(spec.layers):
         for name in layer.inputs or layer.mentioned():
             if name not in written and name not in inputs and (name != "x" or place == 0):
-                inputs[name] = TensorType(())
+                inputs[name] = TensorType((), by_hand=True)
     graph, problems = build(spec.layers, phase, inputs, spec.place, spec.state)
     if not problems:
         _, tensors, _, problems = infer(graph, get_backend("numpy").k, spec.place)

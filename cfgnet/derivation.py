@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cfgnet.errors import CfgnetError
+from cfgnet.explain import did_you_mean, listed
 from cfgnet.graph import Graph, Node
 from cfgnet.layer import Shape
 from cfgnet.layers.expression import Expression
@@ -75,6 +76,9 @@ def _whole(maker: Maker, graph: Graph, shapes: Mapping[str, Shape], of: str, wrt
         given |= {key: leaf(f"{node.name}.{key}", start.shape) for key, start in layer.params.items()}
         made[node.writes()[0]] = maker.typed(parse(layer.formula), given)
     if of not in made:
+        if of not in graph.producer and of not in graph.inputs:
+            known = [*made, *graph.inputs]
+            raise CfgnetError(f"there is no tensor {of!r}\n  {did_you_mean(of, known, listed('there are', known))}")
         kind = graph.producer[of].layer.type_name if of in graph.producer else "an input"
         raise CfgnetError(
             f"{of!r} is no formula: it is {kind}; `cfgnet run --grad` computes gradients through any layer"

@@ -24,6 +24,8 @@ class TensorType:
     kind: Kind = "float"
     steps_first: bool = False
     """Whether the first axis of a tensor of the data counts steps, and the second one samples."""
+    by_hand: bool = False
+    """Whether it is fed by hand, so that no axis need count samples."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Graph:
             if not reads:
                 return False
             tensor = reads[0]
-        return tensor not in self.inputs or not self.inputs[tensor].steps_first
+        kind = self.inputs.get(tensor)
+        return kind is None or not (kind.steps_first or kind.by_hand)
 
     @cached_property
     def results(self) -> tuple[str, ...]:

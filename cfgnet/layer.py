@@ -44,7 +44,7 @@ import functools
 import inspect
 import itertools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -256,6 +256,10 @@ class Layer(Part, family="layer type"):
     def exact(self) -> Layer:
         """The layer as it is checked: with the whole gradient, where it leaves a part of it out on purpose."""
         return self
+
+    def stepwise(self) -> Collection[str]:
+        """Those of its parameters and of `mentioned` by which there is no gradient, as the output changes in steps."""
+        return ()
 
     def weight_in_objective(self) -> float:
         """The weight of the first output in the objective."""

@@ -81,7 +81,7 @@ def prepare(
 
 def _without_data(spec: Spec, backend: Backend, phase: Phase, reuse: bool) -> Prepared:
     """The plan of a phase of a net that is fed by hand; SpecError with everything that is wrong."""
-    inputs = {name: TensorType(said.shape, said.kind) for name, said in spec.inputs.items()}
+    inputs = {name: TensorType(said.shape, said.kind, by_hand=True) for name, said in spec.inputs.items()}
     graph, problems = build(spec.layers, phase, inputs, spec.place, spec.state)
     plan = None
     if not problems:

@@ -80,29 +80,32 @@ def command(
       cfgnet run configs/lenet_digits.yaml --fetch loss --grad conv1.bias --trace
     """
     from cfgnet.compute import Computation, Wanted, data_for, input_types
+    from cfgnet.explain import did_you_mean, listed
     from cfgnet.net import Net
     from cfgnet.prepare import load
     from cfgnet.trace import EagerNet
 
     spec = load(config, sets)
     chosen: Phase = phase or "test"
-    given = dict(_fed(text, "--feed") for text in feeds)
+    fed = dict(_fed(text, "--feed") for text in feeds)
     batches = data_for(spec, chosen)
-    if batches:
-        given = batches.at(0) | given
+    given = batches.at(0) | fed if batches else fed
     wanted = Wanted(_names(fetches), _names(grads), assigned=steps > 0)
     made = spec.make_backend(backend)
     make = partial(EagerNet, say=partial(click.echo, err=as_json)) if trace else Net
     computation = Computation(spec, input_types(spec, given, batches), wanted, phase=chosen, backend=made, make=make)
+    for name in fed:
+        if name not in computation.fed:
+            hint = did_you_mean(name, computation.fed, listed("there are", computation.fed))
+            raise DataError(f"--feed {name}: no layer reads {name!r}\n  {hint}")
     values = computation(given)
     for step in range(steps):
         values = computation.step(given)
         if not as_json and step < steps - 1:
             click.echo(f"step {step + 1}: " + ", ".join(f"{name} = {_shown(array)}" for name, array in values.items()))
     seeds = dict(_fed(text, "--grad-output") for text in outputs)
-    unknown = [name for name in seeds if name not in computation.plan.seeds]
-    if unknown:
-        raise DataError(f"--grad-output {unknown[0]}: what is differentiated is {', '.join(computation.wanted.of)}")
+    if seeds and not wanted.wrt:
+        raise DataError("--grad-output says where a gradient begins: --grad says by what it is")
     gradients = computation.gradients(seeds) if wanted.wrt else {}
     _report(values, gradients, out, as_json)
 

@@ -14,6 +14,7 @@ from cfgnet.layer import Case, Layer, Param, size
 from cfgnet.part import Config, Ints
 from cfgnet.symbolic.check import check_derivative
 from cfgnet.symbolic.compile import GRADIENT, RESULT, compiled, gradient_by
+from cfgnet.symbolic.derive import stepwise
 from cfgnet.symbolic.expr import names
 from cfgnet.symbolic.parse import Formula, parse
 
@@ -104,6 +105,9 @@ class Expression(Layer):
 
     def mentioned(self) -> tuple[str, ...]:
         return tuple(name for name in names(parse(self.formula)) if name not in self.params)
+
+    def stepwise(self):
+        return stepwise(parse(self.formula))
 
     def _compiled(self, x):
         """The formula over inputs of these shapes."""

@@ -119,7 +119,8 @@ def _cut(shaped: Shaped, of: Mapping[str, float] | None, around: str) -> Problem
             f"{layer.name}: {layer.type_name} has no gradient, and that of {around} goes through it", "", path
         )
     if of is not None:
-        message = f"{layer.name}: {layer.type_name} has no gradient, and lies between {', '.join(of)} and what it is by"
+        between = f"{', '.join(of)} and what that is differentiated by"
+        message = f"{layer.name}: {layer.type_name} has no gradient, and lies between {between}"
         return Problem(message, "", path)
     return Problem(
         f"{layer.name}: {layer.type_name} has no gradient, and the objective depends on trained parameters through it",

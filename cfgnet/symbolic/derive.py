@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from cfgnet.symbolic.expr import Expr, Maker, in_order
+from cfgnet.symbolic.expr import Expr, Maker, in_order, names
 from cfgnet.symbolic.ops import OPS, sum_to
 from cfgnet.symbolic.parse import parse
 
@@ -49,6 +49,18 @@ def _whole(maker: Maker, slope: str, given: dict[str, Expr], node: Expr) -> Expr
     """The formula of a slope over all elements of the result."""
     found = maker.typed(parse(slope), given)
     return found if found.shape == node.shape else maker.make("expand", found, shape=node.shape)
+
+
+def stepwise(root: Expr) -> set[str]:
+    """The names by which an expression has no gradient, because it changes in steps only; shapes need not be known."""
+    reached, smooth = {id(root)}, set[str]()
+    for node in reversed(list(in_order([root]))):
+        if id(node) in reached and node.args:
+            slopes = OPS[node.op].slopes or node.args
+            reached |= {id(arg) for arg, slope in zip(node.args, slopes, strict=True) if slope}
+        elif id(node) in reached and node.op == "name":
+            smooth.add(node.setting("name"))
+    return {*names(root)} - smooth
 
 
 def why_not(root: Expr, wrt: Expr) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cfgnet.errors import ShapeError
 from cfgnet.layer import Shape
 
 Setting = int | float | str | bool | None | tuple[Any, ...]
@@ -114,8 +115,10 @@ class Maker:
     def typed(self, root: Expr, given: Mapping[str, Expr]) -> Expr:
         """The same expression with shapes, over the expressions that are `given` for its names.
 
-        Raises ShapeError where shapes do not meet, and KeyError for a name that is not given.
+        Raises ShapeError, which says where in it shapes do not meet, and KeyError for a name that is not given.
         """
+        from cfgnet.symbolic.write import within
+
         done: dict[int, Expr] = {}
         for node in in_order([root]):
             args = tuple(done[id(arg)] for arg in node.args)
@@ -124,7 +127,10 @@ class Maker:
             elif node.op == "const":
                 done[id(node)] = self.const(node.setting("value"), node.shape or ())
             else:
-                done[id(node)] = self.make(node.op, *args, **dict(node.settings))
+                try:
+                    done[id(node)] = self.make(node.op, *args, **dict(node.settings))
+                except ShapeError as error:
+                    raise ShapeError(f"{error}{within(node)}", error.hint) from None
         return done[id(root)]
 
 

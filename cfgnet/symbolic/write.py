@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping
 
-from cfgnet.symbolic.expr import Expr, in_order
+from cfgnet.errors import CfgnetError
+from cfgnet.symbolic.expr import Expr, in_order, names
 from cfgnet.symbolic.parse import PAIRS, SHAPED
 
+LONGEST = 100_000
+"""The most characters of a formula that is written."""
+PART = 80
+"""How many characters of a part of a formula stand in a message."""
 _INFIX = {
     "where": 0,
     "greater": 1,
@@ -44,12 +50,28 @@ _FUNCTION_OF = {op: function for function, op in PAIRS.items()}
 
 
 def write(root: Expr, called: Mapping[int, str] | None = None) -> str:
-    """The formula of an expression; `called` says by id what has a name of its own."""
+    """The formula of an expression; `called` says by id what has a name of its own.
+
+    CfgnetError where it is too long: what stands in several places is written in each of them.
+    """
     done: dict[int, tuple[str, int]] = {}
     for node in in_order([root]):
         known = (called or {}).get(id(node))
-        done[id(node)] = (known, _WHOLE) if known else _written(node, [done[id(arg)] for arg in node.args])
+        text, bind = (known, _WHOLE) if known else _written(node, [done[id(arg)] for arg in node.args])
+        if len(text) > LONGEST:
+            raise CfgnetError(f"written as one formula, it has more than {LONGEST:,} characters")
+        done[id(node)] = text, bind
     return done[id(root)][0]
+
+
+def within(part: Expr) -> str:
+    """What a message says of the part of a formula that something is wrong with; nothing where names are no words."""
+    if not all(isinstance(known, str) for known in names(part)):
+        return ""
+    try:
+        return f", in {textwrap.shorten(write(part), PART, placeholder=' ...')}"
+    except CfgnetError:
+        return ""
 
 
 def number(value: float) -> str:
