@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cfgnet.symbols.functions import shared as shared
     from cfgnet.symbols.functions import variable as variable
     from cfgnet.symbols.imperative import eager as eager
+    from cfgnet.symbols.scan import scan as scan
     from cfgnet.symbols.symbol import Symbol as Symbol
     from cfgnet.timing import time_net as time_net
     from cfgnet.trainer import train as train
@@ -63,6 +64,7 @@ _HOME = {
     "grad_check": "gradcheck",
     "load": "prepare",
     "loads": "prepare",
+    "scan": "symbols.scan",
     "shared": "symbols.functions",
     "time_net": "timing",
     "train": "trainer",

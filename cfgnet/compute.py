@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ class Computation:
 
     `Computation(spec, inputs, wanted)` plans it; SpecError where something does not fit, and where a gradient is wanted
     that there is none of. Calling it with arrays gives values by name, and `gradients` what follows from the last call.
+    `make` makes the net of its plan.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Computation:
         phase: Phase = "test",
         backend: Backend | None = None,
         params: Mapping[str, Array] | None = None,
+        make: Callable[..., Net] = Net,
     ):
         self.spec, self.phase = spec, phase
         self.backend = backend or spec.make_backend()
@@ -78,7 +80,7 @@ class Computation:
         values = Parameters(self.plan.slots.values(), self.backend, spec.dtype, spec.seed)
         if params is not None:
             values.load(values.to_host() | {key: params[key] for key in values if key in params})
-        self.net = Net(self.plan, self.backend, seed=spec.seed, params=values)
+        self.net = make(self.plan, self.backend, seed=spec.seed, params=values)
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """The values of what is fetched; DataError where what is fed does not fit."""

@@ -83,7 +83,7 @@ _ELSEWHERE = {
     "axis": "dim",
     "inputs": "bottom from input inputfrom",
     "outputs": "top output",
-    "phase": "include when mode",
+    "phase": "include mode",
     "frozen": "freeze trainable",
     "base_lr": "lr learningrate eta",
     "weight_decay": "decay regularization l2",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,8 +37,7 @@ class Pass:
         """Whose kernels they are, one by one: "conv1 forward"."""
         if isinstance(self.step, Record):
             return (self.step.owner, *self.step.folded)
-        method: Any = getattr(self.step, "func", self.step)
-        return (f"{method.__self__.name} {method.__name__}",)
+        return (getattr(self.step, "owner", ""),)
 
     @property
     def steps(self) -> list[Step]:
@@ -74,6 +73,14 @@ class Pass:
         if self.before.kernel in PRODUCES:
             return f"it reads more than a part of what {self.before.kernel} makes"
         return f"{self.before.kernel} gives no part of its result before all of it is there"
+
+
+def owner_among(owner: str, layers: Collection[str]) -> str:
+    """Whose work it is among the layers of a net: of "rnn/u forward" that of rnn, if u is a layer inside it."""
+    layer, _, half = owner.rpartition(" ")
+    while layer and layer not in layers:
+        layer = layer.rpartition("/")[0]
+    return f"{layer} {half}" if layer else owner
 
 
 def passes_of(half: Half, steps: Sequence[Record | Call]) -> list[Pass]:

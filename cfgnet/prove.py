@@ -15,7 +15,7 @@ from cfgnet.backend import Backend, get_backend
 from cfgnet.backend.kernels.memory import overlap
 from cfgnet.errors import DataError
 from cfgnet.net import Net
-from cfgnet.passes import Pass, passes_of
+from cfgnet.passes import Pass, owner_among, passes_of
 from cfgnet.plan import Plan, Shaped
 from cfgnet.plan.memory import asked, gradient, is_view, plain
 from cfgnet.prepare import prepare
@@ -157,16 +157,19 @@ class _Step:
 
     def _run(self, passes: Sequence[Pass], calls: Sequence[_Call]) -> None:
         """Runs one half pass by pass, and looks at every array as soon as it is complete."""
+        layers = {shaped.name for shaped in self.net.plan.nodes}
+        parts: dict[str, list[int]] = {}
+        for at, one in enumerate(passes):
+            for owner in dict.fromkeys(owner_among(each, layers) for each in one.owners):
+                parts.setdefault(owner, []).append(at)
         ready: dict[int, list[_Call]] = {}
-        spans = [_span(passes, call.owner) for call in calls]
-        for call, (_, last) in zip(calls, spans, strict=True):
-            ready.setdefault(last, []).append(call)
-        firsts = {call.owner: first for call, (first, _) in zip(calls, spans, strict=True)}
+        for call in calls:
+            ready.setdefault(parts.get(call.owner, [0])[-1], []).append(call)
         for at, one in enumerate(passes):
             for bound in self.net.backend.k.bound([one.step]):
                 bound()
             for call in ready.get(at, ()):
-                later = [other for other in calls[calls.index(call) + 1 :] if firsts[other.owner] <= at]
+                later = [other for other in calls[calls.index(call) + 1 :] if parts.get(other.owner, [0])[0] <= at]
                 for name in call.complete:
                     if any(_lies_over(self.net.plan, other, name) for other in later):
                         self.unseen.append(name)
@@ -215,12 +218,6 @@ def _backward_calls(plan: Plan) -> list[_Call]:
     return found
 
 
-def _span(passes: Sequence[Pass], owner: str) -> tuple[int, int]:
-    """The first and the last pass with a part of what a call does; what is done beforehand, before the first."""
-    found = [at for at, one in enumerate(passes) if owner in one.owners]
-    return (found[0], found[-1]) if found else (0, 0)
-
-
 def _lies_over(plan: Plan, call: _Call, name: str) -> bool:
     """Whether what a call writes lies where an array is, and is not the same in another shape."""
     here = plan.places[name]
@@ -267,9 +264,10 @@ class _Reordered:
         self.sums: dict[str, list[Any]] = {}
         """The results of sums that are taken in other parts, by whose they are."""
         steps = [*passes_of("forward", self.net.forward_steps), *passes_of("backward", self.net.backward_steps)]
+        layers = {shaped.name for shaped in self.plan.nodes}
         for one in steps:
             for owner, array in one.summed:
-                self.sums.setdefault(owner, []).append(array)
+                self.sums.setdefault(owner_among(owner, layers), []).append(array)
         self._forward()
         self._backward()
         if planned.updater:

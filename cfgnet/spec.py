@@ -253,7 +253,7 @@ def refined(problem: Problem, document: Resolved) -> Problem:
     if message.startswith("unknown data source") and Source.find(str(here).rpartition(".")[2]):
         return replace(problem, hint=f"as in {{source: {here.rpartition('.')[2]}, path: {here}}}")
     if message.startswith("unknown key"):
-        return replace(problem, hint=_belongs(path) or _around_word(path) or problem.hint)
+        return replace(problem, hint=_left_over(path, document) or _belongs(path) or _around_word(path) or problem.hint)
     if message.startswith("missing key"):
         return _missing(problem, here)
     if path in document.formulas and message.startswith("expected"):
@@ -303,6 +303,17 @@ def _belongs(path: Path) -> str:
         if path[-1] == "source" or any(path[-1] in one.model_fields for one in models):
             return f"{path[-1]} belongs under {place}"
     return ""
+
+
+def _left_over(path: Path, document: Resolved) -> str:
+    """What to do about a key that another file says of what it takes for another type; empty where it is none."""
+    key = document.keys.get(path)
+    tags = [document.values.get((*path[:-1], tag)) for tag in ("type", "source")]
+    tag = next((mark for mark in tags if mark), None)
+    if not key or not tag or "--set" in (key.file, tag.file) or key.file == tag.file:
+        return ""
+    where = Problem("", path=path[:-1]).where
+    return f"{key.file} says it of another type than {tag.file}, where delete: [{where}] leaves that out"
 
 
 def _around_word(path: Path) -> str:

@@ -71,6 +71,23 @@ def test_functions_are_those_of_formulas():
     assert all(hasattr(cn, name) for name in FUNCTIONS)
 
 
+WHOLE = {
+    "sums": lambda n, np_: n.sum() + np_.max(n),
+    "arithmetic": lambda n, np_: n * 2 + np_.exp(n) + n**2,
+    "a product": lambda n, np_: X.T @ n,
+    "comparisons": lambda n, np_: np_.where(n > 1, n + 1, X[:, 0]),
+}
+
+
+@pytest.mark.parametrize("program", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+def test_formulas_take_whole_numbers(program, backend):
+    f = cn.compile(program(cn.variable("n", kind="int"), cn), backend=backend)
+    np.testing.assert_allclose(f(n=[0, 1, 2, 3]), program(np.arange(4), np), rtol=1e-5)
+    softmax = cn.compile(cn.softmax(cn.variable("n", kind="int")), backend=backend)(n=[0, 1, 2, 3])
+    np.testing.assert_allclose(softmax, np.exp(np.arange(4)) / np.exp(np.arange(4)).sum(), rtol=1e-5)
+
+
 # Gradients.
 
 
@@ -245,3 +262,55 @@ def test_the_two_ways_are_not_mixed_up():
             outside + 1
     with pytest.raises(cn.CfgnetError, match="backward works within"):
         outside.backward()
+
+
+# Loops.
+
+
+def test_a_loop_of_products_is_a_power_and_has_its_gradient():
+    a = cn.variable("A")
+    power = cn.scan(lambda result, a: result * a, state=a * 0 + 1, non_sequences=a, steps=10, keep="last")
+    value, gradient = compiled([power, cn.grad(power, a)])(A=np.arange(10))
+    np.testing.assert_array_equal(value, np.arange(10.0) ** 10)
+    np.testing.assert_array_equal(gradient, 10 * np.arange(10.0) ** 9)
+
+
+def test_a_loop_over_a_sequence_has_its_state_after_each_step():
+    x = cn.variable("x")
+    f = compiled(cn.scan(lambda x, total: total + x, x, state=0, name="sum"))
+    np.testing.assert_array_equal(f(x=[1, 2, 2, 2]), [1, 3, 5, 7])
+    assert cn.loads(f.to_yaml()) == f.spec and f.spec.layers[0].name == "sum"
+    back = compiled(cn.scan(lambda x, total: total + x, x, state=0, reverse=True))
+    np.testing.assert_array_equal(back(x=[1, 2, 2, 2]), [7, 6, 4, 2])
+
+
+def test_a_loop_uses_what_stands_around_it_and_gives_more_than_its_states():
+    x, w, h0 = cn.variable("x"), cn.shared(0.5, "w"), cn.variable("h0")
+    scale = cn.exp(w)  # which does not depend on the step
+
+    def step(x, h):
+        h = cn.tanh(cn.layers.InnerProduct(x, num_output=3, name="u") + h * scale)
+        return h, h.sum(), h * w
+
+    hidden, total, weighed = cn.scan(step, x, state=h0)
+    xs, start = RANDOM.normal(size=(5, 2, 4)), RANDOM.normal(size=(2, 3))
+    f = compiled([hidden, total, weighed, cn.grad(hidden.sum() + weighed.sum(), [w])[0]])
+    h, t, v, dw = f(x=xs, h0=start)
+    assert h.shape == (5, 2, 3)
+    np.testing.assert_allclose(t, h.sum(axis=(1, 2)))
+    np.testing.assert_allclose(v, 0.5 * h)
+
+    def objective(value):
+        w.assign(value)
+        h, _, v, _ = f(x=xs, h0=start)
+        return h.sum() + v.sum()
+
+    np.testing.assert_allclose(dw, (objective(0.5 + 1e-6) - objective(0.5 - 1e-6)) / 2e-6, rtol=1e-6)
+
+
+def test_a_loop_that_cannot_be_says_why():
+    x = cn.variable("x")
+    with pytest.raises(cn.CfgnetError, match="the step returns 1 symbols, and there are 2 states"):
+        cn.scan(lambda x, a, b: a + x, x, state=[0, 0])
+    with cn.eager(), pytest.raises(cn.CfgnetError, match="a loop of Python"):
+        cn.scan(lambda x, total: total + x, cn.variable("x", value=[1.0]), state=0)

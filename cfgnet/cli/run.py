@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--steps", type=click.IntRange(min=0), default=0, help="Assign so many times what `assign:` says; then fetch."
 )
+@click.option("--trace", is_flag=True, help="Print every tensor's shape, range and mean as it is computed.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the arrays to this npz file, too.")
 @phase_option
 @set_option
@@ -59,6 +61,7 @@ def command(
     grads: tuple[str, ...],
     outputs: tuple[str, ...],
     steps: int,
+    trace: bool,
     out: Path | None,
     phase: Phase | None,
     sets: tuple[str, ...],
@@ -74,10 +77,13 @@ def command(
     Examples:
       cfgnet run configs/lecture/expression.yaml --feed A=2 --feed B=5 --fetch D
       cfgnet run configs/lecture/expression.yaml --feed A=5 --feed B=3 --fetch D --grad A,B --grad-output D=0.5
+      cfgnet run configs/lenet_digits.yaml --fetch loss --grad conv1.bias --trace
     """
     from cfgnet.compute import Computation, Wanted, data_for, input_types
     from cfgnet.explain import did_you_mean, listed
+    from cfgnet.net import Net
     from cfgnet.prepare import load
+    from cfgnet.trace import EagerNet
 
     spec = load(config, sets)
     chosen: Phase = phase or "test"
@@ -86,7 +92,8 @@ def command(
     given = batches.at(0) | fed if batches else fed
     wanted = Wanted(_names(fetches), _names(grads), assigned=steps > 0)
     made = spec.make_backend(backend)
-    computation = Computation(spec, input_types(spec, given, batches), wanted, phase=chosen, backend=made)
+    make = partial(EagerNet, say=partial(click.echo, err=as_json)) if trace else Net
+    computation = Computation(spec, input_types(spec, given, batches), wanted, phase=chosen, backend=made, make=make)
     for name in fed:
         if name not in computation.fed:
             hint = did_you_mean(name, computation.fed, listed("there are", computation.fed))

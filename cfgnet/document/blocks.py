@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cfgnet.document.keys import COMMON, WORD, Around, Definition, Page, Use
+from cfgnet.document.keys import COMMON, WORD, Around, Definition, Use
 from cfgnet.document.values import Names, Reader
 from cfgnet.errors import Path
 from cfgnet.explain import did_you_mean, listed, shown
@@ -107,8 +107,3 @@ def unknown_key(block: Block, key: str) -> str:
     """What to do about a key that the use of a block does not have."""
     known = [*block.arguments, *sorted(RESERVED - {"layers"})]
     return did_you_mean(key, known, listed(f"arguments of {block.name}", block.arguments))
-
-
-def unknown_page_key(key: str, otherwise: str) -> str:
-    """What to do about an unknown key of a file."""
-    return did_you_mean(key, Page.model_fields, otherwise)

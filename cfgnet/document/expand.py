@@ -64,9 +64,8 @@ class Expander:
         for number in range(often.repeat):
             here = self.numbered(number, often.index, source, place) if "repeat" in words else place
             self.reader.count(0, 1, source, place.names)
-            around = self.around(
-                {key: words[key] for key in words if key not in ("repeat", "index")}, source, here.names
-            )
+            others = {key: value for key, value in words.items() if key not in ("repeat", "index")}
+            around = self.around(others, source, here.names)
             if not around.when:
                 self.left_out[str(item.get("name", ""))] = (*source, "when")
                 continue
@@ -193,23 +192,12 @@ class Expander:
         if block is None or not self.fits(block, item, source, place.names, notes):
             wiring = {key: item[key] for key in ("type", "name", "inputs", "outputs") if key in item}
             return Leaf(wiring, source, place.names, place.scope, Notes({}, {()}), {}, place.repeated, local)
-        use = Use(
-            item,
-            source,
-            place.names,
-            place.scope,
-            notes,
-            {},
-            place.repeated,
-            local,
-            block=kind,
-            definition=block.definition,
-        )
-        use.origin = block.source
+        use = Use(item, source, place.names, place.scope, notes, definition=block.definition)
+        use.block, use.origin, use.local = kind, block.source, local
+        use.inherited, use.repeated = place.inherited, place.repeated
         use.inside = Scope(place.scope, block=kind)
-        given = {
-            name: self.given(block, name, item[name], source, place, notes) for name in block.arguments if name in item
-        }
+        said = [name for name in block.arguments if name in item]
+        given = {name: self.given(block, name, item[name], source, place, notes) for name in said}
         uses = (f"in block {kind}, used at {self.where(source)}", *place.names.uses)
         names = Names(given, self.top, uses, "known")
         for name, (default, where) in block.defaults.items():

@@ -50,11 +50,13 @@ class Naming:
         """The tensor that each name means; an output of a block has two names, the inner one and the outer."""
         self.leaves: dict[str, Leaf] = {}
         self.uses: dict[str, Use] = {}
+        self.every: list[Use] = []
         self.renamed: dict[str, str] = {}
+        """What the outputs of blocks are called outside, by their inner names."""
         self.numbers: defaultdict[str, _Numbers] = defaultdict(_Numbers)
         self.scopes: set[str] = set()
         self.level(pieces, None)
-        for use in list(self.uses.values()):
+        for use in self.every:
             self.hand_params(use)
 
     def level(self, pieces: Sequence[Piece], use: Use | None) -> None:
@@ -141,7 +143,10 @@ class Naming:
 
     def inside(self, use: Use) -> None:
         """Names what is in a block."""
+        self.every.append(use)
         use.inside.segment = f"{use.local}/"
+        if self.uses[use.name] is not use:  # another of the same name is there in another phase
+            del self.numbers[use.inside.prefix]
         if isinstance(share := use.settings.get("share"), str):
             self.share(use, share)
         last = use.last
@@ -189,13 +194,13 @@ class Naming:
         given = use.settings.get("param")
         for key, spec in given.items() if isinstance(given, dict) else ():
             part, _, param = key.rpartition(".")
-            leaf = self.leaves.get(use.inside.prefix + part if part else use.name)
+            inner = {leaf.name: leaf for leaf in use.leaves()}
+            leaf = inner.get(use.inside.prefix + part if part else use.name)
             source: Path = (*use.source, "param", key)
             if leaf:
                 leaf.params[param] = (spec, source)
             else:
-                prefix = use.inside.prefix
-                parts = [name.removeprefix(prefix) for name in self.leaves if name.startswith(prefix)]
+                parts = [leaf.name.removeprefix(use.inside.prefix) for leaf in inner.values() if not leaf.result]
                 hint = did_you_mean(part, parts, listed("its layers are", parts))
                 self.reader.complain(
                     source, use.names, f"{use.name} has no layer for the parameter {key!r}", hint, on_key=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -196,6 +197,14 @@ class Use(Piece):
     @property
     def passes(self) -> bool:
         return bool(self.definition.outputs) or (self.last is not None and self.last.passes)
+
+    def leaves(self) -> Iterator[Leaf]:
+        """All layers that it stands for."""
+        for piece in self.pieces:
+            if isinstance(piece, Use):
+                yield from piece.leaves()
+            elif isinstance(piece, Leaf):
+                yield piece
 
     def tensors(self) -> list[str]:
         named = self.names_of("outputs")

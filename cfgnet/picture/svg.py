@@ -59,7 +59,7 @@ def _legend(picture: Picture, drawn: Layout) -> tuple[list[str], float]:
         lines.append(_text(x + 21, y, NODE_KINDS[node_kind], LINE))
         x += 21 + _reach(NODE_KINDS[node_kind])
     reach, x, y = x, MARGIN, y + 20
-    kinds = {edge.kind for edge, *_ in (*drawn.paths, *drawn.across)}
+    kinds = {edge.kind for edge, _ in drawn.paths} | {edge.kind for edge, _, _ in drawn.across}
     for edge_kind in (kind for kind in EDGE_KINDS if kind in kinds):
         lines.append(f'<path d="M{x:.1f},{y - 4:.1f} h22" {_stroke(edge_kind)}/>')
         lines.append(_text(x + 28, y, EDGE_KINDS[edge_kind], LINE))

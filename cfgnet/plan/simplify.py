@@ -209,4 +209,4 @@ def _applied(graph: Graph, changes: Sequence[Change]) -> Graph:
                 for port, value in kept.inputs.items()
             }
             nodes.append(replace(kept, inputs=inputs))
-    return Graph(graph.phase, graph.inputs, tuple(nodes))
+    return replace(graph, nodes=tuple(nodes))

@@ -116,14 +116,22 @@ def _placed(k: Any, one: Kernel, out: Any, given: dict[str, Any]) -> None:
     k.copy(given["x"], out[as_index(one.settings["index"])])
 
 
+def _softmax(k: Any, one: Kernel, out: Any, given: dict[str, Any]) -> None:
+    x = given["x"]
+    if x.dtype != out.dtype:  # whole numbers
+        k.map("x", out, x=x)
+        x = out
+    getattr(k, one.kernel)(x, out, one.settings["axis"])
+
+
 _CALLS: dict[str, Callable[[Any, Kernel, Any, dict[str, Any]], None]] = {
     "map": _map,
     "sum": _sum,
     "matmul": _products,
     "place": _placed,
     "copy": lambda k, one, out, given: k.copy(given["x"], out),
-    "softmax": lambda k, one, out, given: k.softmax(given["x"], out, one.settings["axis"]),
-    "log_softmax": lambda k, one, out, given: k.log_softmax(given["x"], out, one.settings["axis"]),
+    "softmax": _softmax,
+    "log_softmax": _softmax,
     "max": lambda k, one, out, given: k.extreme(given["x"], out, one.settings["axes"], largest=True),
     "min": lambda k, one, out, given: k.extreme(given["x"], out, one.settings["axes"], largest=False),
 }
@@ -140,21 +148,18 @@ PRIMITIVE: Mapping[str, Sequence[Rule]] = {"mean": (_mean,)}
 """What is made of operations that have no kernel of their own."""
 
 
-def lower(roots: Mapping[str, Expr], added: Sequence[str] = (), whole: Sequence[str] = ()) -> Program:
-    """The program that computes expressions into arrays, by name; it adds to those that `added` names.
-
-    `whole` names the arrays of whole numbers among those that the expressions read.
-    """
+def lower(roots: Mapping[str, Expr], added: Sequence[str] = ()) -> Program:
+    """The program that computes expressions into arrays, by name; it adds to those that `added` names."""
     made = made_anew(Maker(PRIMITIVE), list(roots.values()), {})
-    return _Lowering(dict(zip(roots, made, strict=True)), set(added), set(whole)).program()
+    return _Lowering(dict(zip(roots, made, strict=True)), set(added)).program()
 
 
 class _Lowering:
     """Works out the kernels, with a number for each place in `work`; where these lie is decided in the end."""
 
-    def __init__(self, roots: dict[str, Expr], added: set[str], whole: set[str]):
+    def __init__(self, roots: dict[str, Expr], added: set[str]):
         self.targets = {name: Ref(name, _shape(root)) for name, root in roots.items()}
-        self.added, self.whole = added, whole
+        self.added = added
         self.roots = {name: self.peeled(name, root) for name, root in roots.items()}
         self.order = list(in_order(self.roots.values()))
         self.readers: dict[int, list[Expr]] = {id(node): [] for node in self.order}
@@ -227,10 +232,6 @@ class _Lowering:
 
     def named(self, node: Expr, result: str | None) -> Ref:
         ref = Ref(node.setting("name"), _shape(node))
-        if ref.source in self.whole and self.readers[id(node)]:
-            fractions = self.aside(node)
-            self.emit("map", fractions, {"x": ref}, "x")
-            ref = fractions
         if result is not None:
             self.emit("map", self.targets[result], {"x": ref}, "x")
         return ref

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cfgnet.errors import CfgnetError
+from cfgnet.layer import Layer
 from cfgnet.part import plain
 from cfgnet.symbolic.expr import Expr, in_order, names
 from cfgnet.symbolic.parse import parse
@@ -66,6 +67,8 @@ class _Writer:
         self.counts = Counter[str]()
         self.layer_names: dict[int, str] = {}
         """The name of each layer that was applied, by id."""
+        self.outputs: dict[int, tuple[str, ...]] = {}
+        """The tensors that come out of each, by id."""
         for origin in self.origins:
             self.claim(origin)
         asked = [*roots, *(expr for origin in self.origins if not self.fed(origin) for expr in sources(origin))]
@@ -120,8 +123,7 @@ class _Writer:
             case Output(of=applied, number=number):
                 if id(applied) not in self.layer_names:
                     self.layer(applied)
-                outputs = applied.layer.outputs or (self.layer_names[id(applied)],)
-                self.named(origin, outputs[number])
+                self.named(origin, self.outputs[id(applied)][number])
             case Gradient():
                 raise CfgnetError(
                     "a gradient of a gradient is a formula only where all shapes are known: give the variables shapes, "
@@ -147,8 +149,8 @@ class _Writer:
         layer = applied.layer
         name = layer.name or self.fresh(layer.type_name.lower())
         self.layer_names[id(applied)] = name
-        said = {key: plain(getattr(layer, key)) for key in type(layer).model_fields if key in layer.model_fields_set}
-        self.result.layers.append({"type": layer.type_name, **said, "name": name, "inputs": inputs})
+        self.outputs[id(applied)] = layer.outputs or layer.model_copy(update={"name": name}).default_outputs()
+        self.result.layers.append({**_said(layer), "name": name, "inputs": inputs})
 
     def tensor(self, root: Expr, name: str = "") -> str:
         """The tensor that holds an expression, with the layers that it takes; called `name`, if that is given."""
@@ -196,3 +198,13 @@ def _front(root: Expr, called: Mapping[int, str]) -> list[Expr]:
             seen.add(id(node))
             waiting += node.args
     return found
+
+
+def _said(value: Any) -> Any:
+    """What was said of a layer, as a configuration says it, without what was left at its default."""
+    if isinstance(value, Layer):
+        fields = {key: getattr(value, key) for key in type(value).model_fields if key in value.model_fields_set}
+        return {"type": value.type_name, **{key: _said(each) for key, each in fields.items() if each is not None}}
+    if isinstance(value, list):
+        return [_said(each) for each in value]
+    return plain(value)

@@ -108,15 +108,13 @@ def test_what_scopes_blocks_and_groups_make_of_a_layer(shell, tmp_path):
 
 
 def test_a_body_of_layers_is_looked_into(shell, tmp_path):
-    scan = (
-        "{type: Scan, name: s, steps: 2, state: {h: 0}, body: [{type: pair, inputs: h, n: 1}, {type: ReLU, name: r}]}"
-    )
-    text = (
-        BASE.replace("layers:", f"layers:\n  - {scan}\n") + NET[NET.index("blocks:") : NET.index("layers:\n  - repeat")]
-    )
+    body = "[{type: pair, inputs: h, n: 1}, {type: ReLU, name: r}]"
+    scan = f"  - {{type: Scan, name: s, steps: 2, state: {{h: 0}}, body: {body}}}\n"
+    blocks = NET[NET.index("blocks:") : NET.index("layers:\n  - repeat")]
+    text = BASE.replace("layers:\n", f"layers:\n{scan}") + blocks
     (tmp_path / "body.yaml").write_text(text, "utf-8")
     assert chain(shell("why", "body.yaml", "layers.s.body.pair1/one.num_output", "--json")) == (1, [
-        ("in block pair", "${n}", "body.yaml:14"), ("argument of pair", "n = 1", "body.yaml:5"),
+        ("in block pair", "${n}", "body.yaml:13"), ("argument of pair", "n = 1", "body.yaml:5"),
     ])  # fmt: skip
     assert "layers.s.body.r.type" in shell("why", "body.yaml", "layers.s").out
 

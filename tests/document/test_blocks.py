@@ -212,6 +212,21 @@ layers:
     assert first.param["weight"].lr_mult == 2 and not second.param
 
 
+def test_uses_in_different_phases_may_have_one_name():
+    text = (
+        CONV
+        + """
+layers:
+  - {phase: train, layers: [{type: conv, name: a, num_output: 3, param: {convolution1.bias: {lr_mult: 2}}}]}
+  - {type: conv, name: a, num_output: 3, inputs: data, phase: test, param: {convolution1.bias: {lr_mult: 3}}}
+"""
+    )
+    spec = loaded(text)
+    assert names(spec) == ["a/convolution1", "a"] * 2
+    assert [layer.phase for layer in spec.layers] == ["train", "train", "test", "test"]
+    assert [spec.layers[i].param["bias"].lr_mult for i in (0, 2)] == [2, 3]
+
+
 def test_two_uses_may_have_the_same_parameters():
     text = (
         CONV

@@ -86,6 +86,16 @@ def test_delete_takes_away_what_the_others_say_before_this_one_speaks(files):
     )
 
 
+def test_what_belongs_to_another_type_can_be_left_out(files):
+    net = "extends: base.yaml\nsolver: {lr_policy: {type: poly, power: 2}}\n"
+    said = problem(files, net=net)
+    hint = "base.yaml says it of another type than net.yaml, where delete: [solver.lr_policy] leaves that out"
+    assert said == (
+        f"base.yaml:10:74  unknown key 'gamma'\n  {hint}\nbase.yaml:10:86  unknown key 'stepsize'\n  {hint}"
+    )
+    assert files(net=net + "delete: solver.lr_policy\n").solver.lr_policy.power == 2
+
+
 def test_several_levels_in_several_folders(files, tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "middle.yaml").write_text("extends: ../base.yaml\nvars: {wide: 3}\ninclude: more.yaml\n")

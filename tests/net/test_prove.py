@@ -10,6 +10,7 @@ import cfgnet
 from cfgnet.backend import why_not
 from cfgnet.backend.kernels import Recorder, fold
 from cfgnet.net import Net
+from cfgnet.passes import owner_among, passes
 from cfgnet.prove import prove
 
 from .nets import graphs, spec_of
@@ -113,6 +114,51 @@ layers:
     why = {(each.kind, each.name): each.why for each in proof.differences}
     assert proof.holds and why["tensor", "e"] == "" and why["parameter gradient", "h.bias"] == "it follows from d(h)"
     assert "b" not in {each.name for each in proof.differences}
+
+
+LOOP = """
+data: {train: {source: synthetic, classification: 3, inputs: [4], count: 8, batch_size: 4}}
+layers:
+  - {type: InnerProduct, name: u, num_output: 4}
+  - {type: Reshape, name: steps, shape: [2, 2, 4]}
+  - type: Scan
+    name: rnn
+    sequences: {x: steps}
+    state: {h: {like: x}}
+    body:
+      - {type: InnerProduct, name: u, inputs: x, num_output: 4}
+      - {type: Eltwise, name: z, inputs: [u, h]}
+      - {type: TanH, name: t}
+      - {type: Dropout, name: drop}
+  - {type: Reshape, name: flat, inputs: rnn, shape: [4, -1]}
+  - {type: InnerProduct, name: fc, num_output: 3}
+  - {type: SoftmaxWithLoss, name: loss, inputs: [fc, label]}
+"""
+
+
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+def test_what_layers_inside_a_layer_do_is_the_work_of_that_layer(backend):
+    if why_not(backend):
+        pytest.skip(why_not(backend))
+    proof = prove(cfgnet.loads(LOOP), backend=backend)
+    assert proof.holds, [each for each in proof.differences if not each.holds]
+    why = {(each.kind, each.name): each.why for each in proof.differences}
+    assert why["tensor", "rnn"] == why["tensor", "fc"] == ""
+    assert {"rnn/u.weight", "u.weight"} <= {name for kind, name in why if kind == "parameter gradient"}
+    net = Net(cfgnet.loads(LOOP))
+    owners = {owner for each in passes(net) for owner in each.owners}
+    assert {"rnn/u forward", "u forward", "rnn/u backward"} <= owners
+    layers = {shaped.name for shaped in net.plan.nodes}
+    assert owner_among("rnn/u forward", layers) == "rnn forward"
+    assert owner_among("u forward", layers) == "u forward" and owner_among("seeds", layers) == "seeds"
+
+
+def test_a_method_over_arrays_has_an_owner():
+    text = PLAIN.replace("solver:", "  - {type: Accuracy, name: accuracy, inputs: [fc, label]}\nsolver:")
+    found = [each for each in passes(Net(cfgnet.loads(text))) if each.kernel == "python"]
+    assert [(each.owners, each.why) for each in found] == [
+        (("accuracy forward",), "the layer computes with arrays itself")
+    ]
 
 
 @settings(max_examples=40)

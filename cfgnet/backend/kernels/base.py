@@ -135,6 +135,13 @@ class Record:
         return call
 
 
+class Method(partial[Any]):
+    """A call of a layer's method, which computes with arrays itself."""
+
+    owner: str = ""
+    """Whose it is: "conv1 forward"."""
+
+
 class Recorder:
     """Stands in for kernels `k` while a method of a layer runs for the only time: it keeps what is asked for."""
 
@@ -150,7 +157,9 @@ class Recorder:
 
     def call(self, call: Call) -> None:
         """Keeps a call of a method that computes with arrays itself."""
-        self.records.append(call)
+        kept = Method(call)
+        kept.owner = self._owner
+        self.records.append(kept)
 
     def __getattr__(self, name: str) -> Any:
         def record(*args: Any, **settings: Any) -> None:
