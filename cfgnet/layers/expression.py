@@ -15,7 +15,8 @@ from cfgnet.part import Config, Ints
 from cfgnet.symbolic.check import check_derivative
 from cfgnet.symbolic.compile import GRADIENT, RESULT, compiled, gradient_by
 from cfgnet.symbolic.derive import stepwise
-from cfgnet.symbolic.expr import names
+from cfgnet.symbolic.expr import in_order, names
+from cfgnet.symbolic.ops import OPS
 from cfgnet.symbolic.parse import Formula, parse
 
 
@@ -92,6 +93,11 @@ class Expression(Layer):
         Case(formula="transpose(a @ b, 2, 0, 1)[..., ::-1, None]", x=[(2, 3, 4), (4, 5)]),
         Case(formula="a ** b + sqrt(a) / b - expm1(a) * log1p(b)", x=[(3, 4), (3, 1)], positive=True),
         Case(formula="relu(x - 0.2) + softplus(x) + erf(x) + abs(x) * sign(x)", x=[(2, 3, 2, 2)]),
+        Case(
+            formula="tanh(a * w + b) * (c - a)",
+            params={"w": {"shape": [3, 1, 1]}},
+            x=[(2, 3, 2, 4), (1, 3, 1, 4), (2, 4)],
+        ),
         Case(formula="expand(reshape(x, 2, 1, 3), 2, 4, 3) * 0.5", x=[(6,)]),
         Case(formula="reshape(c * 2, -1)", params={"c": {"shape": [2, 3], "filler": {"type": "uniform"}}}),
     ]
@@ -102,6 +108,10 @@ class Expression(Layer):
         if unused:
             raise ValueError(f"the parameter {unused[0]!r} does not stand in the formula")
         return self
+
+    def laid_out(self):
+        """Operations by elements take tensors in any order; their gradients are summed over whole axes at most."""
+        return "any" if all(OPS[node.op].spelling for node in in_order([parse(self.formula)]) if node.args) else "rows"
 
     def mentioned(self) -> tuple[str, ...]:
         return tuple(name for name in names(parse(self.formula)) if name not in self.params)
