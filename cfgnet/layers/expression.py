@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cfgnet.backend.kernels.memory import order
 from cfgnet.errors import ShapeError
+from cfgnet.explain import problem, shown
 from cfgnet.init import Constant, Filler
 from cfgnet.layer import Case, Layer, Param, size
 from cfgnet.part import Config, Ints
@@ -40,6 +41,10 @@ def _starts(value: Any) -> Any:
     """A number is a parameter that starts there."""
     if not isinstance(value, Mapping):
         return value
+    for key, start in value.items():
+        if not (_is_number(start) or isinstance(start, Mapping | Start)):
+            message = f"expected a number, or a mapping such as {{shape: [3, 4]}}, got {shown(start)}"
+            raise problem(message, at=str(key))
     numbers = {key: {"filler": {"type": "constant", "value": float(n)}} for key, n in value.items() if _is_number(n)}
     return {**value, **numbers}
 
@@ -123,7 +128,8 @@ class Expression(Layer):
         """The formula over inputs of these shapes."""
         wanted = self.mentioned()
         if len(x) != len(wanted):
-            raise ShapeError(f"expected {len(wanted)} inputs, for {', '.join(wanted)}, got {len(x)}")
+            count = f"{len(wanted)} input{'s' * (len(wanted) != 1)}" + (f" ({', '.join(wanted)})" if wanted else "")
+            raise ShapeError(f"expected {count}, got {len(x)}")
         shapes = dict(zip(wanted, map(tuple, x), strict=True)) | {
             name: start.shape for name, start in self.params.items()
         }
