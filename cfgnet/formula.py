@@ -17,6 +17,7 @@ from cfgnet.explain import did_you_mean, shown
 ALLOWED = "numbers, names, + - * / // % ** ( ) and functions such as min(a, b)"
 MAX_LENGTH = 1000
 MAX_BITS = 256
+WHOLE = 0
 WINDOW = 100
 """How many characters of a long formula are shown where one of them is wrong."""
 
@@ -57,7 +58,10 @@ _REASONS: dict[type[Exception], str] = {
 
 
 class FormulaError(ValueError):
-    """A formula cannot be read or evaluated; `column` counts from 1 in the formula's text, without spaces before it."""
+    """A formula cannot be read or evaluated; `column` counts from 1 in the formula's text, without spaces before it.
+
+    It is WHOLE where no place in it is at fault.
+    """
 
     def __init__(self, message: str, column: int = 1, hint: str = ""):
         super().__init__(message)
@@ -65,6 +69,8 @@ class FormulaError(ValueError):
 
     def pointing(self, text: str) -> str:
         """The message, and below it the part of the formula where it is wrong, with a mark under the place."""
+        if self.column == WHOLE:
+            return f"formula: {self}"
         text, at = _in_one_line(text), self.column - 1
         first = max(0, min(at - WINDOW // 2, len(text) - WINDOW))
         shown = text[first : first + WINDOW]
@@ -76,14 +82,14 @@ class FormulaError(ValueError):
 def syntax(text: str, most: int = MAX_LENGTH, allowed: str = ALLOWED) -> ast.expr:
     """The syntax tree of an expression of at most `most` characters. Raises FormulaError."""
     if len(text) > most:
-        raise FormulaError(f"longer than {most} characters")
+        raise FormulaError(f"longer than {most:,} characters", WHOLE)
     text = _in_one_line(text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's own remarks on its syntax are not for the user
             tree = ast.parse(text, mode="eval").body
     except (MemoryError, RecursionError):
-        raise FormulaError("nested too deep") from None
+        raise FormulaError("nested too deep", WHOLE) from None
     except (SyntaxError, ValueError) as error:
         raise _no_expression(text, error, allowed) from None
     if not text.isascii():  # Python counts bytes
@@ -101,7 +107,7 @@ def _no_expression(text: str, error: Exception, allowed: str) -> FormulaError:
     """What Python says of a text that is no expression, in our words."""
     said, column = str(getattr(error, "msg", "")), getattr(error, "offset", None)
     if "too many nested" in said:
-        return FormulaError("nested too deep")
+        return FormulaError("nested too deep", WHOLE)
     if "never closed" in said:
         return FormulaError(f"not an expression: {said.partition(' ')[0]} is never closed", column or 1)
     return FormulaError("not an expression", column or len(text) + 1, allowed)
@@ -116,7 +122,7 @@ def evaluate(text: str, names: Callable[[str], Any], functions: Mapping[str, Cal
     try:
         return _Evaluator(names, functions).value(tree)
     except RecursionError:
-        raise FormulaError("nested too deep") from None
+        raise FormulaError("nested too deep", WHOLE) from None
 
 
 class _Evaluator:

@@ -83,7 +83,7 @@ def check_case(cls: type[Layer], case: Case, label: str, tolerance: float, sampl
         return
     net.run_forward()
     for index in range(len(net.plan.nodes)):
-        if alone := _layer_alone(net, index):
+        if _goes_back(net, index) and (alone := _layer_alone(net, index)):
             yield from _check_layer(alone, label, tolerance, samples, cls.type_name)
 
 
@@ -142,24 +142,28 @@ def _case_array(given: Any, case: Case, *purpose: str) -> Array:
 def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, batch: int = 4) -> list[Result]:
     """Checks a user's net: each layer at the values it really gets for `batch` samples, then the whole.
 
+    A net without data gets random numbers, and all of its layers are checked, whether they lead to a loss or not.
+
     Raises CfgnetError if the net has nothing to check, SpecError if it cannot be built.
     """
-    plan, net = _real_net(spec, batch)
+    spec = spec.model_copy(update={"dtype": "float64", "layers": [layer.exact() for layer in spec.layers]})
+    by_hand = not spec.data.train
+    plan, net = _net_by_hand(spec) if by_hand else _real_net(spec, batch)
     results: list[Result] = []
     for index in range(len(plan.nodes)):
-        alone = _layer_alone(net, index)
-        if alone:
+        if (by_hand or _goes_back(net, index)) and (alone := _layer_alone(net, index)):
             results += _check_layer(alone, "", tolerance, samples, plan.nodes[index].name)
-    results += _check_whole(net, {r.layer for r in results if r.verdict == "wrong"})
+    if plan.graph.loss_weights:
+        results += _check_whole(net, {r.layer for r in results if r.verdict == "wrong"})
     if not results:
-        raise CfgnetError("nothing was checked: no trained parameter leads to a loss in this net")
+        why = "no layer has a gradient" if by_hand else "no trained parameter leads to a loss in this net"
+        raise CfgnetError(f"nothing was checked: {why}")
     return results
 
 
 def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
-    """The training net in float64 after a forward pass on the first samples of the data."""
+    """The training net after a forward pass on the first samples of the data."""
     backend = get_backend("numpy")
-    spec = spec.model_copy(update={"dtype": "float64", "layers": [layer.exact() for layer in spec.layers]})
     prepared = prepare(spec, backend, ["train"])
     batches = prepared.batches["train"]
     wanted = min(batch, batches.batch_size)
@@ -173,11 +177,37 @@ def _real_net(spec: Spec, batch: int) -> tuple[Plan, Net]:
     return plan, net
 
 
+def _net_by_hand(spec: Spec) -> tuple[Plan, Net]:
+    """The training net after a forward pass on random numbers; on positive ones where others have no value."""
+    import numpy as np
+
+    backend = get_backend("numpy")
+    types = {name: TensorType(said.shape or (), said.kind, by_hand=True) for name, said in spec.inputs.items()}
+    plan = plan_layers(
+        spec.layers, "train", types, backend, spec.dtype, spec.place, state=spec.state, solver=spec.solver
+    )
+    net = Net(plan, backend, seed=spec.seed)
+    normal = {name: rng.generator(spec.seed, "input", name).normal(size=kind.shape) for name, kind in types.items()}
+    whole = {name: (normal[name] > 0).astype(np.int32) for name, kind in types.items() if kind.kind == "int"}
+    with np.errstate(all="ignore"):
+        for given in (normal, {name: np.abs(array) + 0.1 for name, array in normal.items()}):
+            net.feed(given | whole)
+            net.run_forward()
+            if net.first_nonfinite() is None:
+                break
+    return plan, net
+
+
+def _goes_back(net: Net, index: int) -> bool:
+    """Whether there is a backward call of a layer of a net."""
+    return any(step.node == index for step in net.plan.backward)
+
+
 def _layer_alone(net: Net, index: int) -> Net | None:
     """One layer of `net` as a net of its own, with the same inputs and parameters; None if it has no gradient."""
     shaped = net.plan.nodes[index]
     node = shaped.node
-    if not node.layer.differentiable() or not any(step.node == index for step in net.plan.backward):
+    if not node.layer.differentiable():
         return None
     names = dict.fromkeys(node.reads())
     update = {"inputs": tuple(node.reads()), "outputs": tuple(node.writes()), "loss_weight": 1.0, "share": None}
@@ -185,6 +215,8 @@ def _layer_alone(net: Net, index: int) -> Net | None:
     wrt = [name for name, kind in types.items() if kind.kind == "float"]
     layer = node.layer.model_copy(update=update)
     plan = plan_layers([layer], net.plan.graph.phase, types, net.backend, "float64", wrt=wrt)
+    if not plan.backward:
+        return None
     alone = Net(plan, net.backend, seed=net.seed)
     alone.feed({name: net.tensors[name] for name in names})
     for name, key in plan.nodes[0].params.items():

@@ -246,6 +246,10 @@ class Layer(Part, family="layer type"):
         """A layer of another type in the place of this one: with its name, its outputs, and its weight."""
         return kind(name=self.name, outputs=self.outputs, loss_weight=self.loss_weight, **settings)
 
+    def laid_out(self) -> Literal["rows", "any", "channels_last"]:
+        """The layout of the layer as it is set up; by default that of its type."""
+        return self.layout
+
     def mentioned(self) -> tuple[str, ...]:
         """The tensors of which the layer's own settings speak; they go in where `inputs` is left out.
 

@@ -256,3 +256,46 @@ def test_parameters_are_checked_at_random_values_and_not_at_their_start():
     define(TanH, inplace={}, params=params, forward=forward, backward=backward)
     wrong = {r.param: r.cause for r in check_types("Broken") if r.verdict == "wrong"}
     assert wrong == {"weight": "factor: 1/2 times the right gradient"}
+
+
+FED = """
+inputs: {x: {shape: [3, 4]}, k: {shape: [3], kind: int}, s: null}
+layers:
+  - {type: Expression, name: e, formula: "log(x) * s + w", params: {w: 2.0}}
+  - {type: %s, name: suspect, inputs: x}
+  - {type: ArgMax, name: best, inputs: suspect}
+"""
+LOSS = """
+  - {type: InnerProduct, name: score, inputs: e, num_output: 2}
+  - {type: SoftmaxWithLoss, name: loss, inputs: [score, k]}
+"""
+
+
+def test_a_net_without_data_is_checked_at_random_numbers_that_have_values():
+    results = grad_check(cfgnet.loads(FED % "TanH"))
+    assert {(r.layer, r.param): r.checked for r in results} == {
+        ("e", "x"): 12,
+        ("e", "s"): 1,
+        ("e", "w"): 1,
+        ("suspect", "x"): 12,
+    }
+    assert all(r.verdict == "ok" and r.error < 1e-6 for r in results)
+    assert grad_check(cfgnet.loads(FED % "TanH")) == results
+
+
+def test_a_mistake_shows_without_data():
+    tanh(lambda y, dy: 2 * right(y, dy))()
+    wrong = [r for r in grad_check(cfgnet.loads(FED % "Broken")) if r.verdict == "wrong"]
+    assert [(r.layer, r.param, r.cause) for r in wrong] == [("suspect", "x", "factor: 2 times the right gradient")]
+
+
+def test_a_net_without_data_is_checked_as_a_whole_where_it_has_a_loss():
+    results = grad_check(cfgnet.loads(FED % "TanH" + LOSS))
+    whole = {r.param for r in results if r.type == "whole net"}
+    assert whole == {"e.w", "score.weight", "score.bias"}
+    assert all(r.verdict == "ok" for r in results)
+
+
+def test_a_net_without_data_and_without_a_gradient():
+    with pytest.raises(CfgnetError, match="nothing was checked: no layer has a gradient"):
+        grad_check(cfgnet.loads("inputs: {x: {shape: [3]}}\nlayers: [{type: ArgMax, inputs: x}]"))

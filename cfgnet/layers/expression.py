@@ -9,13 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cfgnet.backend.kernels.memory import order
 from cfgnet.errors import ShapeError
+from cfgnet.explain import problem, shown
 from cfgnet.init import Constant, Filler
 from cfgnet.layer import Case, Layer, Param, size
 from cfgnet.part import Config, Ints
 from cfgnet.symbolic.check import check_derivative
 from cfgnet.symbolic.compile import GRADIENT, RESULT, compiled, gradient_by
 from cfgnet.symbolic.derive import stepwise
-from cfgnet.symbolic.expr import names
+from cfgnet.symbolic.expr import in_order, names
+from cfgnet.symbolic.ops import OPS
 from cfgnet.symbolic.parse import Formula, parse
 
 
@@ -39,6 +41,10 @@ def _starts(value: Any) -> Any:
     """A number is a parameter that starts there."""
     if not isinstance(value, Mapping):
         return value
+    for key, start in value.items():
+        if not (_is_number(start) or isinstance(start, Mapping | Start)):
+            message = f"expected a number, or a mapping such as {{shape: [3, 4]}}, got {shown(start)}"
+            raise problem(message, at=str(key))
     numbers = {key: {"filler": {"type": "constant", "value": float(n)}} for key, n in value.items() if _is_number(n)}
     return {**value, **numbers}
 
@@ -92,6 +98,11 @@ class Expression(Layer):
         Case(formula="transpose(a @ b, 2, 0, 1)[..., ::-1, None]", x=[(2, 3, 4), (4, 5)]),
         Case(formula="a ** b + sqrt(a) / b - expm1(a) * log1p(b)", x=[(3, 4), (3, 1)], positive=True),
         Case(formula="relu(x - 0.2) + softplus(x) + erf(x) + abs(x) * sign(x)", x=[(2, 3, 2, 2)]),
+        Case(
+            formula="tanh(a * w + b) * (c - a)",
+            params={"w": {"shape": [3, 1, 1]}},
+            x=[(2, 3, 2, 4), (1, 3, 1, 4), (2, 4)],
+        ),
         Case(formula="expand(reshape(x, 2, 1, 3), 2, 4, 3) * 0.5", x=[(6,)]),
         Case(formula="reshape(c * 2, -1)", params={"c": {"shape": [2, 3], "filler": {"type": "uniform"}}}),
     ]
@@ -103,6 +114,10 @@ class Expression(Layer):
             raise ValueError(f"the parameter {unused[0]!r} does not stand in the formula")
         return self
 
+    def laid_out(self):
+        """Operations by elements take tensors in any order; their gradients are summed over whole axes at most."""
+        return "any" if all(OPS[node.op].spelling for node in in_order([parse(self.formula)]) if node.args) else "rows"
+
     def mentioned(self) -> tuple[str, ...]:
         return tuple(name for name in names(parse(self.formula)) if name not in self.params)
 
@@ -113,7 +128,8 @@ class Expression(Layer):
         """The formula over inputs of these shapes."""
         wanted = self.mentioned()
         if len(x) != len(wanted):
-            raise ShapeError(f"expected {len(wanted)} inputs, for {', '.join(wanted)}, got {len(x)}")
+            count = f"{len(wanted)} input{'s' * (len(wanted) != 1)}" + (f" ({', '.join(wanted)})" if wanted else "")
+            raise ShapeError(f"expected {count}, got {len(x)}")
         shapes = dict(zip(wanted, map(tuple, x), strict=True)) | {
             name: start.shape for name, start in self.params.items()
         }

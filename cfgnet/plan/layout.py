@@ -17,10 +17,10 @@ def channels_last(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType]) ->
     """The tensors whose channels lie last."""
     free = {name for name, kind in tensors.items() if kind.kind == "float" and len(kind.shape or ()) > 2}
     for shaped in nodes:
-        if shaped.node.layer.layout == "rows":
+        if shaped.node.layer.laid_out() == "rows":
             free -= set(shaped.tensors)
     found: set[str] = set()
-    waiting = {n for shaped in nodes if shaped.node.layer.layout == "channels_last" for n in shaped.tensors} & free
+    waiting = {n for shaped in nodes if shaped.node.layer.laid_out() == "channels_last" for n in shaped.tensors} & free
     while waiting - found:
         found |= waiting
         waiting = {n for shaped in nodes if found & set(shaped.tensors) for n in shaped.tensors} & free
@@ -33,8 +33,8 @@ def orders(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType], found: fr
         if kind.kind != "float" or len(kind.shape or ()) < 3:
             continue
         layers = [shaped.node.layer for shaped in nodes if name in shaped.tensors]
-        faster = next((layer.name for layer in layers if layer.layout == "channels_last"), None)
-        rows = next((layer.name for layer in layers if layer.layout == "rows"), None)
+        faster = next((layer.name for layer in layers if layer.laid_out() == "channels_last"), None)
+        rows = next((layer.name for layer in layers if layer.laid_out() == "rows"), None)
         if name in found:
             why = f"{faster} is faster so" if faster else "others are, which layers that take any order lie between"
             yield Decision("layout", name, "channels last", why)

@@ -27,7 +27,7 @@ def verify(plan: Plan) -> None:
     for index in plan.constants:
         assert fixed.issuperset(plan.nodes[index].node.reads()), f"{plan.nodes[index].name} is no constant"
     for shaped in plan.nodes:
-        rows_only = shaped.node.layer.layout == "rows"
+        rows_only = shaped.node.layer.laid_out() == "rows"
         assert not (rows_only and plan.channels_last & set(shaped.tensors)), f"{shaped.name} takes rows only"
     written = set(plan.seeds)
     order = [step.node for step in plan.backward]

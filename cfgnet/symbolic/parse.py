@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from cfgnet.explain import did_you_mean, problem
-from cfgnet.formula import FormulaError, syntax
+from cfgnet.explain import did_you_mean, listed, problem
+from cfgnet.formula import WHOLE, FormulaError, syntax
 from cfgnet.symbolic.expr import Expr, Setting, const, name
 
 MAX_LENGTH = 10_000
@@ -45,7 +45,9 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 }
 """What else functions take than tensors."""
 FUNCTIONS = (*UNARY, *REDUCTIONS, *SOFTMAXES, *SHAPED, "where")
-ALLOWED = "names, numbers, + - * / ** @, comparisons, x[1:, 0], x.T, and " + ", ".join(f"{f}()" for f in FUNCTIONS)
+ALLOWED = "a formula has names, numbers, + - * / ** @, comparisons, a if c else b, x[1:, 0], x.T\n" + listed(
+    "and functions", FUNCTIONS
+)
 
 
 _LOGIC = "a comparison is 1 where it holds, else 0: a * b is both, max(a, b) one of them, 1 - a its opposite"
@@ -65,7 +67,7 @@ def parse(text: str) -> Expr:
     for _ in range(MAX_DEPTH):
         level = [child for node in level for child in ast.iter_child_nodes(node)]
     if level:
-        raise FormulaError("nested too deep", hint="make a layer, or a tensor, of its own of a part")
+        raise FormulaError("nested too deep", WHOLE, "give a part of it a layer of its own")
     return _tensor(tree)
 
 
@@ -122,7 +124,7 @@ def _instead(node: ast.expr) -> str:
 
 def _call(node: ast.expr, function: str, given: Sequence[ast.expr], named: Sequence[ast.keyword]) -> Expr:
     if function not in FUNCTIONS:
-        hint = did_you_mean(function, FUNCTIONS, "known: " + ", ".join(FUNCTIONS))
+        hint = did_you_mean(function, FUNCTIONS, listed("known", FUNCTIONS))
         raise FormulaError(f"unknown function {function!r}", node.col_offset + 1, hint)
     if function in PAIRS and len(given) > 1 and not named:
         return functools.reduce(lambda a, b: Expr(PAIRS[function], (a, b)), map(_tensor, given))
@@ -130,8 +132,8 @@ def _call(node: ast.expr, function: str, given: Sequence[ast.expr], named: Seque
     tensors, numbers = given[:count], given[count:]
     said = [(each.arg, each.value) for each in named]
     if numbers and function in SHAPED:
-        listed = numbers[0] if len(numbers) == 1 else ast.Tuple(list(numbers), ast.Load())
-        said.append((SHAPED[function], listed))
+        whole = numbers[0] if len(numbers) == 1 else ast.Tuple(list(numbers), ast.Load())
+        said.append((SHAPED[function], whole))
     elif numbers:
         said += [("axis" if len(numbers) == 1 and function not in PAIRS else None, each) for each in numbers]
     keys = [key for key, _ in said]

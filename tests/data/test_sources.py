@@ -149,7 +149,7 @@ def test_formulas_are_what_numpy_says(formula):
         ("__import__('os').system('true')", 1, "not allowed"),
         ("(lambda: x)()", 1, "not allowed"),
         ("9**9**9**9 * x", 4, "bits"),
-        ("(" * 900 + "x" + ")" * 90, 1, "nested too deep"),
+        ("(" * 900 + "x" + ")" * 90, None, "nested too deep"),
     ],
 )
 def test_a_formula_that_cannot_be_read_says_where(formula, column, message):

@@ -139,7 +139,7 @@ def test_float32_is_close_to_float64(cls, case):
         same(narrow.backward(narrow.wanted()), wide.backward(wide.wanted()), rtol=2e-3, atol=2e-4)
 
 
-@over(cases(lambda cls, case: case.layer(cls).layout != "rows"))
+@over(cases(lambda cls, case: case.layer(cls).laid_out() != "rows"))
 def test_channels_may_lie_last(cls, case):
     rows, last = Rig(cls, case), Rig(cls, case, channels_last=True)
     same(last.forward(), rows.forward(), rtol=1e-12, atol=1e-14)
@@ -158,7 +158,7 @@ def test_settings_read_back(cls, case):
 @every_case
 def test_the_kernels_in_c_compute_the_same(cls, case):
     exact = Rig(cls, case)
-    fast = Rig(cls, case, "float32", "native", channels_last=exact.layer.layout != "rows")
+    fast = Rig(cls, case, "float32", "native", channels_last=exact.layer.laid_out() != "rows")
     same(fast.forward(), exact.forward(), rtol=2e-5, atol=2e-5)
     if cls.differentiable():
         same(fast.backward(fast.wanted()), exact.backward(exact.wanted()), rtol=2e-4, atol=2e-5)
