@@ -1,11 +1,13 @@
 """`cfgnet run`: what is fed, fetched and differentiated, and what is said where that cannot be."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cfgnet.backend import why_not
+from cfgnet.cli import main
 from cfgnet.net import Net
 from cfgnet.prepare import load, prepare
 
@@ -221,3 +223,22 @@ def test_what_is_wrong_is_said(command, message, shell):
 def test_a_gradient_through_what_has_steps_and_is_smooth_too(shell):
     said = shell("run", "small.yaml", *feeds(X, "free=1"), "--fetch", "mixed", "--grad", "x", "--json")
     np.testing.assert_array_equal(said.json["gradients"]["x"], np.ones((2, 3)))
+
+
+def test_a_trace_shows_each_tensor_and_gradient_as_it_is_computed(capsys):
+    config = str(LENET.parent / "lecture" / "scalar.yaml")
+    with pytest.raises(SystemExit) as code:
+        main(["run", config, "--feed", "a=1", "--feed", "b=2", "--grad", "a,b", "--trace"])
+    assert code.value.code == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["forward", "c", "c", "scalar", "2", "2", "2"] in lines
+    assert ["backward", "c", "d(a)", "scalar", "2", "2", "2"] in lines
+    assert lines[-3:] == [["d", "=", "3"], ["gradient", "by", "a", "=", "2"], ["gradient", "by", "b", "=", "1"]]
+
+
+def test_a_trace_leaves_json_alone(capsys):
+    config = str(LENET.parent / "lecture" / "scalar.yaml")
+    with pytest.raises(SystemExit):
+        main(["run", config, "--feed", "a=1", "--feed", "b=2", "--trace", "--json"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["values"] == {"d": 3.0} and "forward" in printed.err
