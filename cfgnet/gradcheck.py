@@ -142,21 +142,21 @@ def _case_array(given: Any, case: Case, *purpose: str) -> Array:
 def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, batch: int = 4) -> list[Result]:
     """Checks a user's net: each layer at the values it really gets for `batch` samples, then the whole.
 
-    A net without data gets random numbers, and all of its layers are checked, whether they lead to a loss or not.
+    A net without data gets random numbers. In a net without a loss all layers are checked.
 
     Raises CfgnetError if the net has nothing to check, SpecError if it cannot be built.
     """
     spec = spec.model_copy(update={"dtype": "float64", "layers": [layer.exact() for layer in spec.layers]})
-    by_hand = not spec.data.train
-    plan, net = _net_by_hand(spec) if by_hand else _real_net(spec, batch)
+    plan, net = _real_net(spec, batch) if spec.data.train else _net_by_hand(spec)
+    to_loss = bool(plan.graph.loss_weights)
     results: list[Result] = []
     for index in range(len(plan.nodes)):
-        if (by_hand or _goes_back(net, index)) and (alone := _layer_alone(net, index)):
+        if (not to_loss or _goes_back(net, index)) and (alone := _layer_alone(net, index)):
             results += _check_layer(alone, "", tolerance, samples, plan.nodes[index].name)
-    if plan.graph.loss_weights:
+    if to_loss:
         results += _check_whole(net, {r.layer for r in results if r.verdict == "wrong"})
     if not results:
-        why = "no layer has a gradient" if by_hand else "no trained parameter leads to a loss in this net"
+        why = "no trained parameter leads to a loss in this net" if to_loss else "no layer has a gradient"
         raise CfgnetError(f"nothing was checked: {why}")
     return results
 

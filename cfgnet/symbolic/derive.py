@@ -41,14 +41,8 @@ def _shares(maker: Maker, node: Expr, dy: Expr, reached: Collection[int]) -> Seq
     shares: list[Expr | None] = []
     for arg, slope in zip(node.args, op.slopes, strict=True):
         wanted = slope and id(arg) in reached
-        shares.append(sum_to(maker, _whole(maker, slope, given, node), maker.shape(arg)) if wanted else None)
+        shares.append(sum_to(maker, maker.typed(parse(slope), given), maker.shape(arg)) if wanted else None)
     return shares
-
-
-def _whole(maker: Maker, slope: str, given: dict[str, Expr], node: Expr) -> Expr:
-    """The formula of a slope over all elements of the result."""
-    found = maker.typed(parse(slope), given)
-    return found if found.shape == node.shape else maker.make("expand", found, shape=node.shape)
 
 
 def stepwise(root: Expr) -> set[str]:

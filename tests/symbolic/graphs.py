@@ -241,7 +241,11 @@ class Growing:
         return self.small(self.made("matmul", x, y))
 
     def moved(self) -> Grown:
-        x = self.pick()
+        """Its elements in other places, as one operation does that, or two."""
+        x = self.moved_once(self.pick())
+        return self.moved_once(x) if self.draw(st.booleans()) else x
+
+    def moved_once(self, x: Grown) -> Grown:
         ndim, size = len(x.shape), x.values[0].size
         op = self.one(["reshape", "transpose", "slice", "expand"])
         if op == "reshape":

@@ -40,7 +40,7 @@ class Bound:
 def run(found: Compiled, k, dtype, points, dy, wanted, added):
     """The result, and the gradients by the names that are wanted, at the last of several points.
 
-    Those in `added` hold 1 before.
+    Those in `added` hold 1 before. At the others, numbers may grow too large.
     """
     shapes = {leaf: node.shape for leaf, node in found.leaves.items()}
     saved = {key: node.shape for key, node in found.saved.items()}
@@ -49,9 +49,10 @@ def run(found: Compiled, k, dtype, points, dy, wanted, added):
     gradients = {gradient_by(leaf): shapes[leaf] for leaf in (*wanted, *added)}
     backward = Bound(found.backward(wanted, added), given, gradients, k, dtype)
     assert found.room >= max(len(forward.work), len(backward.work))
-    for point in points:
-        results = forward(point, np.nan)
-        slopes = backward({**point, **results, GRADIENT: dy}, 1.0)
+    for place, point in enumerate(points, 1):
+        with np.errstate(all=None if place == len(points) else "ignore"):
+            results = forward(point, np.nan)
+            slopes = backward({**point, **results, GRADIENT: dy}, 1.0)
     return results[RESULT], {leaf: slopes[gradient_by(leaf)] - (leaf in added) for leaf in (*wanted, *added)}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfgnet.errors import ShapeError
-from cfgnet.symbolic.compile import Compiled
+from cfgnet.symbolic.compile import GRADIENT, RESULT, Compiled
 from cfgnet.symbolic.expr import Maker, name
 from cfgnet.symbolic.lower import MOST_TOGETHER, lower
 from cfgnet.symbolic.ops import value
@@ -147,6 +147,12 @@ def test_a_sum_and_a_product_are_added_without_another_array():
         assert lower({"= y": typed(formula, shapes)}, ["= y"]).apart == 0
 
 
+def test_what_is_added_to_two_results_is_computed_once():
+    total = typed("sum(a * a)", {"a": (2, 3)})
+    found = lower({"= 0": total, "= 1": total}, ["= 0", "= 1"])
+    assert [each.kernel for each in found.kernels] == ["sum", "map", "map"]
+
+
 @every_tier
 @pytest.mark.parametrize(
     ("formula", "shapes", "wanted"),
@@ -181,6 +187,33 @@ def test_one_element_is_a_view_and_no_copy(k, dtype, bound):
     y, slopes = run(found, k, dtype, points, np.ones((1, 4)), ["a"], [])
     close(y, np.array([[3.5, 6.5, 9.5, 12.5]]), bound)
     close(slopes["a"], np.array([[3.0, 3.0, 13.0, 3.0]]), bound)
+
+
+@every_tier
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "reshape(a.T, 6) * 2",
+        "tanh(reshape(a[:, 1:], 4))",
+        "reshape(expand(a[0], 4, 3), 12) + 1",
+        "reshape(a.T, 2, 3) @ a.T",
+        "softmax(a[:, ::-1].T) + 1",
+        "sum(reshape(reshape(a.T, 6)[::-1], 2, 3), axis=0)",
+        "transpose(reshape(a, 3, 1, 2), 2, 0, 1)[1, ::-1] * a[:1, 0]",
+    ],
+)
+def test_views_of_views_are_read_anew_in_each_run(formula, k, dtype, bound):
+    found, random = Compiled(formula, {"a": (2, 3)}), np.random.default_rng(4)
+    points = [{"a": random.normal(size=(2, 3))} for _ in range(3)]
+    dy = random.normal(size=found.shape)
+    y, slopes = run(found, k, dtype, points, dy, ["a"], [])
+    close(y, value(found.root, points[-1]), bound)
+    plain = value(found.slopes["a"], {**points[-1], RESULT: y, GRADIENT: dy, **saved_of(found, points[-1])})
+    close(slopes["a"], plain, 10 * bound)
+
+
+def saved_of(found, point):
+    return {key: value(node, point) for key, node in found.saved.items()}
 
 
 # Nothing and one.

@@ -5,20 +5,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import cfgnet as cn
 from cfgnet.symbolic.compile import GRADIENT, RESULT, Compiled
-from cfgnet.symbolic.derive import gradients
-from cfgnet.symbolic.expr import Maker, name
+from cfgnet.symbolic.derive import gradients, stepwise
+from cfgnet.symbolic.expr import Maker, in_order, name
 from cfgnet.symbolic.lower import lower
 from cfgnet.symbolic.ops import value
 from cfgnet.symbolic.parse import parse
 from cfgnet.symbolic.simplify import RULES
 from cfgnet.symbolic.write import write
+from cfgnet.symbols.symbol import operation, symbol
 
 from .graphs import cases, pools, said
 from .running import TIERS, Bound, close, run
 
-random_graphs = settings(max_examples=500, suppress_health_check=list(HealthCheck))
-fewer = settings(random_graphs, max_examples=150)
+random_graphs = settings(max_examples=1000, suppress_health_check=list(HealthCheck))
+fewer = settings(random_graphs, max_examples=300)
 more = settings(random_graphs, max_examples=20_000)
 
 
@@ -85,3 +87,41 @@ def test_several_results_at_once(pool, data):
         results = bound_one(pool.point, 1.0)
         for key, node in roots.items():
             close(results[key] - (key in added), value(node, pool.point), bound)
+
+
+def symbols_of(root, leaves):
+    """An expression as the Python front end makes it, one operation at a time."""
+    done = {}
+    for node in in_order([root]):
+        if node.op == "name":
+            done[id(node)] = leaves[node.setting("name")]
+        elif node.op == "const":
+            done[id(node)] = node.number
+        else:
+            done[id(node)] = operation(node.op, *(done[id(arg)] for arg in node.args), **dict(node.settings))
+    return symbol(done[id(root)])
+
+
+@fewer
+@given(case=cases())
+def test_as_it_is_written_it_computes_what_is_compiled(case):
+    names = {key: key.replace("layer.", "") for key in case.point}
+    y = value(case.typed(Maker(), case.root), case.point)
+    compiled = symbols_of(case.root, {key: cn.variable(known) for key, known in names.items()})
+    settings = {"dtype": "float64", "backend": "numpy"}
+    point = {names[key]: array for key, array in case.point.items()}
+    found = cn.compile(compiled, **settings)(**point)
+    close(found, y, 1e-13)
+    with cn.eager(**settings):
+        leaves = {key: cn.variable(names[key], value=array) for key, array in case.point.items()}
+        written = symbols_of(case.root, leaves)
+        close(written.value, y, 1e-13)
+        if stepwise(case.root):
+            return
+        written.sum().backward()
+        grads = {key: leaf.grad for key, leaf in leaves.items()}
+    variables = {key: cn.variable(known) for key, known in names.items()}
+    total = symbols_of(case.root, variables).sum()
+    slopes = cn.compile(cn.grad(total, list(variables.values())), **settings)(**point)
+    for key, slope in zip(names, slopes, strict=True):
+        np.testing.assert_array_equal(grads[key], slope)

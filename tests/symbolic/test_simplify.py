@@ -74,7 +74,7 @@ SAME = {
     "transpose(x, 0, 1)": "x",
     "v.T": "v",
     "c.T": "reshape(c, 1, 2)",
-    "transpose(transpose(x[:, None] + y, 1, 2, 0), 1, 2, 0)": "transpose(x[:, None] + y, 2, 0, 1)",
+    "transpose(transpose(x[:, None] + y, 1, 2, 0), 0, 2, 1)": "transpose(x[:, None] + y, 1, 0, 2)",
     "expand(3, 2, 3).T": "expand(3, 3, 2)",
     "x[:]": "x",
     "x[..., 0:3]": "x",
