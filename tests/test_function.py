@@ -22,6 +22,14 @@ def test_a_function_computes_what_its_symbols_say_for_any_shape():
     assert f.variables == ["B", "A"]
 
 
+def test_the_dtype_of_a_variable_says_what_is_computed_with():
+    a = cn.variable("a", shape=(2,), dtype="float64")
+    assert cn.compile(a / 3)(a=[1, 2]).dtype == np.float64
+    assert cn.compile(a / 3, dtype="float32")(a=[1, 2]).dtype == np.float32
+    assert cn.compile(cn.variable("b", dtype=np.float32) / 3)(b=1).dtype == np.float32
+    assert cn.compile(cn.variable("n", dtype=np.int64) * 1).spec.inputs["n"].kind == "int"
+
+
 def test_a_symbol_is_evaluated_from_values_by_variable_or_name():
     a, b = cn.variable("A"), cn.variable("B")
     assert (b * a + 1).eval({a: 2, "B": 5}) == 11
@@ -82,9 +90,9 @@ WHOLE = {
 @pytest.mark.parametrize("program", WHOLE.values(), ids=WHOLE)
 @pytest.mark.parametrize("backend", ["numpy", "auto"])
 def test_formulas_take_whole_numbers(program, backend):
-    f = cn.compile(program(cn.variable("n", kind="int"), cn), backend=backend)
+    f = cn.compile(program(cn.variable("n", dtype="int"), cn), backend=backend)
     np.testing.assert_allclose(f(n=[0, 1, 2, 3]), program(np.arange(4), np), rtol=1e-5)
-    softmax = cn.compile(cn.softmax(cn.variable("n", kind="int")), backend=backend)(n=[0, 1, 2, 3])
+    softmax = cn.compile(cn.softmax(cn.variable("n", dtype="int")), backend=backend)(n=[0, 1, 2, 3])
     np.testing.assert_allclose(softmax, np.exp(np.arange(4)) / np.exp(np.arange(4)).sum(), rtol=1e-5)
 
 

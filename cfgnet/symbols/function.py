@@ -136,7 +136,7 @@ def compile(
     outputs: Symbol | Sequence[Symbol] | Spec,
     updates: Mapping[Symbol, Operand] | None = None,
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     backend: str = "auto",
     phase: Phase = "test",
     seed: int = 1,
@@ -144,14 +144,18 @@ def compile(
 ) -> Function:
     """A function that computes symbols, or the results of a configuration with `inputs`.
 
-    `updates` are the next values of parameters, by parameter. Raises CfgnetError where two tensors have one name, and
+    `updates` are the next values of parameters, by parameter. `dtype` is float32, but float64 where a variable asks for
+    that. Raises CfgnetError where two tensors have one name, and
     SpecError where a layer is set up wrongly.
     """
     if isinstance(outputs, Spec):
         return _of_spec(outputs, phase)
     given = [outputs] if isinstance(outputs, Symbol) else list(outputs)
-    settings = {"dtype": dtype, "backend": backend, "seed": seed, "name": name}
     changed = [(_parameter(target), symbol(new)) for target, new in (updates or {}).items()]
+    made = origins([each.expr for each in (*given, *(new for _, new in changed))])
+    precise = any(isinstance(origin, Variable) and origin.precise for origin in made)
+    chosen = dtype or ("float64" if precise else "float32")
+    settings = {"dtype": chosen, "backend": backend, "seed": seed, "name": name}
     stages = _stages([*given, *(new for _, new in changed)], settings)
     new_values = [(target, id(new.expr)) for target, new in changed]
     keys = [id(each.expr) for each in given]

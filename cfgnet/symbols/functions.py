@@ -14,15 +14,20 @@ from cfgnet.symbols.origin import Fixed, Shared, Variable, leaf
 from cfgnet.symbols.symbol import SESSION, Operand, Symbol, axes_given, operation, symbol
 
 
-def variable(name: str, shape: Sequence[int] | None = None, kind: Kind = "float", value: Any = None) -> Symbol:
-    """A tensor that is fed by its name; shape and kind (float or int) may be left out.
+def variable(name: str, shape: Sequence[int] | None = None, dtype: Any = None, value: Any = None) -> Symbol:
+    """A tensor that is fed by its name; shape and dtype may be left out.
 
-    In `cn.eager()` it has a `value` from the start.
+    Of whole numbers the dtype is "int" or any such of numpy's. Fractions are computed with as `compile` says; float64
+    makes that the default there. In `cn.eager()` a variable has a `value` from the start.
     """
+    import numpy as np
+
     now = SESSION.get()
     if now and value is None:
         raise CfgnetError(f"in cn.eager() a variable has a value: cn.variable({name!r}, value=...)")
-    origin = Variable(name, None if shape is None else tuple(shape), kind)
+    wanted = np.dtype(dtype or "float32")
+    kind: Kind = "int" if wanted.kind in "iub" else "float"
+    origin = Variable(name, None if shape is None else tuple(shape), kind, dtype is not None and wanted == np.float64)
     return Symbol(leaf(origin), now.variable(origin, value) if now else None)
 
 

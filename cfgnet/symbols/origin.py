@@ -25,6 +25,8 @@ class Variable:
     name: str
     shape: Shape | None = None
     kind: Kind = "float"
+    precise: bool = False
+    """Whether it asks for float64."""
     grad: Array | None = None
     """What the last `backward` found."""
 
