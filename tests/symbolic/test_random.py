@@ -20,7 +20,7 @@ from .graphs import cases, pools, said
 from .running import TIERS, Bound, close, run
 
 random_graphs = settings(max_examples=1000, suppress_health_check=list(HealthCheck))
-fewer = settings(random_graphs, max_examples=300)
+fewer = settings(random_graphs, max_examples=500)
 more = settings(random_graphs, max_examples=20_000)
 
 
