@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from cfgnet.layer import Shape, size
 from cfgnet.symbolic.derive import gradients
 from cfgnet.symbolic.expr import Expr, Maker, in_order, made_anew, name, names
-from cfgnet.symbolic.lower import VIEWS, Program, lower
+from cfgnet.symbolic.lower import VIEWS, lower
 from cfgnet.symbolic.ops import OPS
 from cfgnet.symbolic.parse import parse
+from cfgnet.symbolic.program import Program
 from cfgnet.symbolic.simplify import RULES
 
 RESULT, GRADIENT = "= y", "= dy"

@@ -7,7 +7,7 @@ from cfgnet.backend.kernels import Recorder
 from cfgnet.backend.kernels.fold import folded
 from cfgnet.layer import Shape
 from cfgnet.symbolic.compile import GRADIENT, RESULT, Compiled, gradient_by
-from cfgnet.symbolic.lower import Program
+from cfgnet.symbolic.program import Program
 
 TIERS = {"numpy": (get_backend("numpy", 2).k, "float64", 1e-13)}
 """The kernels of each tier, a dtype, and how far from float64 a result may be, by the size of all."""
