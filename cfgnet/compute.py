@@ -58,15 +58,13 @@ class Computation:
         *,
         phase: Phase = "test",
         backend: Backend | None = None,
-        params: Mapping[str, Array] | None = None,
         make: Callable[..., Net] = Net,
     ):
         self.spec, self.phase = spec, phase
         self.backend = backend or spec.make_backend()
         graph, problems = build(spec.layers, phase, inputs, spec.place, spec.state)
         fetch = wanted.fetch or graph.results
-        of = wanted.of or (wanted.fetch if wanted.wrt else ()) or (tuple(graph.loss_weights) or graph.results)
-        of = of if wanted.wrt else ()
+        of = (wanted.of or wanted.fetch or tuple(graph.loss_weights) or graph.results) if wanted.wrt else ()
         self.wanted = Wanted(fetch, wanted.wrt, of, wanted.assigned)
         assign = spec.assign if wanted.assigned else {}
         owners = [self._tensor_of(graph, name) for name in (*fetch, *of, *wanted.wrt, *assign, *read_by(assign))]
@@ -78,8 +76,6 @@ class Computation:
         self._refuse([p for p in problems if p.path[:1] != ("layers",) or p.path[1] in indices], inputs)
         self.plan = self._planned(part)
         values = Parameters(self.plan.slots.values(), self.backend, spec.dtype, spec.seed)
-        if params is not None:
-            values.load(values.to_host() | {key: params[key] for key in values if key in params})
         self.net = make(self.plan, self.backend, seed=spec.seed, params=values)
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:

@@ -142,7 +142,13 @@ def test_a_gradient_that_there_is_none_of_says_why():
         cn.compile(cn.grad(cn.grad(d * d, d), d))(D=1.0)
 
 
-# Parameters.
+# Parameters and phases.
+
+
+def test_layers_know_the_phase_that_is_compiled_for():
+    x = cn.layers.Dropout(cn.variable("x"), dropout_ratio=0.5)
+    np.testing.assert_array_equal(compiled(x)(x=np.ones(100)), np.ones(100))
+    assert set(compiled(x, phase="train")(x=np.ones(100))) == {0, 2}
 
 
 def test_updates_give_parameters_new_values_after_each_call():
@@ -261,6 +267,14 @@ def test_values_can_be_looked_at_and_decide_in_the_middle():
         np.testing.assert_array_equal(x.grad, [3, 30])
 
 
+def test_labels_have_no_gradient():
+    with cn.eager(dtype="float64", backend="numpy"):
+        x, label = cn.variable("x", value=X), cn.variable("label", dtype="int", value=[0, 1, 2, 0])
+        cn.layers.SoftmaxWithLoss(x, label).backward()
+        assert label.grad is None
+        np.testing.assert_allclose(x.grad.sum(axis=1), 0, atol=1e-15)
+
+
 def test_the_two_ways_are_not_mixed_up():
     outside = cn.variable("outside")
     with cn.eager():
@@ -272,6 +286,15 @@ def test_the_two_ways_are_not_mixed_up():
         outside.backward()
 
 
+# Passes.
+
+
+def test_a_formula_and_what_follows_it_are_one_pass():
+    layers = '[{type: Expression, name: y, formula: "exp(x * 2) + sigmoid(x) * x - tanh(x)"}, {type: ReLU}]'
+    net = cn.Net(cn.loads(f"inputs: {{x: [4, 3]}}\nlayers: {layers}"))
+    assert len(net.forward_steps) == 1
+
+
 # Loops.
 
 
@@ -281,6 +304,12 @@ def test_a_loop_of_products_is_a_power_and_has_its_gradient():
     value, gradient = compiled([power, cn.grad(power, a)])(A=np.arange(10))
     np.testing.assert_array_equal(value, np.arange(10.0) ** 10)
     np.testing.assert_array_equal(gradient, 10 * np.arange(10.0) ** 9)
+
+
+def test_gradients_of_a_loop_go_back_over_so_many_steps():
+    a = cn.variable("A")
+    power = cn.scan(lambda result, a: result * a, state=a * 0 + 1, non_sequences=a, steps=4, keep="last", truncate=2)
+    assert compiled(cn.grad(power, a))(A=3) == 2 * 3**3  # of A * A * (A ** 2), whose last factor is taken as given
 
 
 def test_a_loop_over_a_sequence_has_its_state_after_each_step():

@@ -116,17 +116,13 @@ class Function:
             wanted = Wanted(
                 tuple(stage.fetch.values()), tuple((stage.wrt or {}).values()), (stage.of,) * bool(stage.of)
             )
-            self._computations[key] = Computation(stage.spec, types, wanted, phase=self._phase, params=self._kept())
+            self._computations[key] = Computation(stage.spec, types, wanted, phase=self._phase)
         computation = self._computations[key]
         for name, origin in stage.written.values.items():
             if name in computation.net.params:
                 value = computation.net.params[name].value
                 value[...] = computation.backend.xp.asarray(origin.value, value.dtype)
         return computation
-
-    def _kept(self) -> dict[str, Array]:
-        """The parameters of layers, which all plans have in common, as far as there are any."""
-        return next((each.net.params.to_host() for each in self._computations.values()), {})
 
 
 _GRADIENT = "gradient of "

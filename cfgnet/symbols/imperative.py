@@ -79,12 +79,14 @@ class Session:
 
     def applied(self, made: Applied) -> Any:
         """The outputs of a layer, with their values."""
-        fed = [Symbol(leaf(Variable(f"input{place}"))) for place in range(len(made.inputs))]
+        values = [self.value(each) for each in made.inputs]
+        kinds: list[Kind] = ["int" if value.dtype.kind == "i" else "float" for value in values]
+        fed = [Symbol(leaf(Variable(f"input{place}", kind=kind))) for place, kind in enumerate(kinds)]
         alone = Applied(made.layer, tuple(fed))
         count = len(made.layer.outputs or ("",))
         function = compile([Symbol(leaf(Output(alone, n))) for n in range(count)], **self.settings)
-        values = function(**{f"input{place}": self.value(each) for place, each in enumerate(made.inputs)})
-        symbols = tuple(Symbol(leaf(Output(made, n)), value) for n, value in enumerate(values))
+        found = function(**{f"input{place}": value for place, value in enumerate(values)})
+        symbols = tuple(Symbol(leaf(Output(made, n)), value) for n, value in enumerate(found))
         return symbols[0] if count == 1 else symbols
 
     @staticmethod

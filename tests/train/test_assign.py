@@ -45,6 +45,15 @@ def test_a_formula_reads_all_of_a_parameter_before_it_is_written(tmp_path):
     np.testing.assert_array_equal(trained(tmp_path, '{turned: "turned.T"}').params["turned.value"], [[1, 3], [2, 4]])
 
 
+def test_a_formula_reads_all_of_a_large_parameter_before_it_is_written(tmp_path):
+    large = LINE.replace(
+        "assign: ASSIGN", "  - {type: Parameter, name: v, shape: [200000], filler: uniform}\nassign: ASSIGN"
+    )
+    spec = cfgnet.loads(large.replace("ASSIGN", '{v: "v[::-1] + 1"}'), ["train.max_iter=1"])
+    start = cfgnet.Net(spec).params["v.value"].value.copy()
+    np.testing.assert_array_equal(cfgnet.train(spec, runs=tmp_path).params["v.value"], start[::-1] + 1)
+
+
 def test_a_training_that_was_stopped_goes_on_with_what_was_assigned(tmp_path):
     spec = cfgnet.loads(LINE.replace("ASSIGN", '{steps: "2 * steps + 1"}'))
     whole = cfgnet.train(spec, runs=tmp_path / "whole")
