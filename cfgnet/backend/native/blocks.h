@@ -98,18 +98,20 @@ typedef struct {
     int set;
 } ColumnBlock;
 
-INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
-    const int64_t last = t->columns - (v - 1) * LANES;
+/* `whole`: all columns of the last vector count, so that nothing is read or written in part. */
+INLINE void columns_of(const ColumnBlock *t, const int rows, const int v, const int whole) {
+    const int64_t last = whole ? LANES : t->columns - (v - 1) * LANES;
     vec sums[MOST_ROWS * MOST_VECTORS], row[MOST_VECTORS];
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int j = 0; j < v; j++)
-            sums[r * v + j] =
-                t->set ? splat(0) : load_some(t->out + r * t->ldout + j * LANES, j == v - 1 ? last : LANES);
+        UNROLL for (int j = 0; j < v; j++) sums[r * v + j] = splat(0);
+    if (!t->set)
+        UNROLL for (int r = 0; r < rows; r++)
+            UNROLL for (int j = 0; j < v; j++)
+                sums[r * v + j] = load_some(t->out + r * t->ldout + j * LANES, j == v - 1 ? last : LANES);
     for (int64_t line = 0; line < t->lines; line++) {
         const float *a = t->a + line * t->a_line, *b = t->b + line * t->b_line;
         for (int64_t k = 0; k < t->depth; k++, a += t->step, b += t->ldb) {
-            UNROLL for (int j = 0; j < v; j++)
-                row[j] = j == v - 1 ? load_some(b + j * LANES, last) : load(b + j * LANES);
+            UNROLL for (int j = 0; j < v; j++) row[j] = load_some(b + j * LANES, j == v - 1 ? last : LANES);
             UNROLL for (int r = 0; r < rows; r++)
                 UNROLL for (int j = 0; j < v; j++) sums[r * v + j] += a[r] * row[j];
         }
@@ -117,6 +119,13 @@ INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int j = 0; j < v; j++)
             store_some(t->out + r * t->ldout + j * LANES, sums[r * v + j], j == v - 1 ? last : LANES);
+}
+
+INLINE void columns_block(const ColumnBlock *t, const int rows, const int v) {
+    if (t->columns == v * LANES)
+        columns_of(t, rows, v, 1);
+    else
+        columns_of(t, rows, v, 0);
 }
 
 /* Every shape of a block as a function of its own, so that its sums are registers. */

@@ -11,12 +11,16 @@
     A(a) A(b) A(bias) A(out) I(rows) I(columns) I(depth) I(a_row) I(a_step) I(b_row) I(b_step) I(ldout) I(add)
 DECLARE(product)
 
-enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 128, COLUMN_DEPTH = 64, PART_ROWS = 128 };
-enum { GROUP = 16 * PANEL }; /* columns of b that are copied at a time where the columns of a lie in one piece */
+enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 128, PART_ROWS = 128 };
 
-/* Into how many shares the rows are cut: as many as threads share out well, where there are several. */
+/* Where the columns of a lie in one piece: the rows and columns of a block, the depth and how much of b are copied at a
+   time, and the most rows of a part. A high block reads little of b at a time, which so may come from the second cache. */
+enum { HEIGHT = ROWS(2), WIDTH = 2 * LANES, COLUMN_DEPTH = 256, COPIED = 1 << 17, MOST_SHARE = 2 * PART_ROWS };
+
+/* Into how many shares the rows are cut: as many as threads share out well, where there are several. Each copies b, so that
+   they are large where that is not shared out as well, by columns. */
 INLINE int64_t product_shares(const product_args *p) {
-    const int64_t shares = ceil_div(p->rows, p->a_step == 1 && p->columns >= EVEN * PANEL ? 2 * PART_ROWS : PART_ROWS);
+    const int64_t shares = ceil_div(p->rows, p->a_step == 1 && p->columns < EVEN * PANEL ? PART_ROWS : MOST_SHARE);
     return shares > 2 ? ceil_div(shares, EVEN) * EVEN : shares;
 }
 
@@ -24,13 +28,14 @@ INLINE int64_t product_shares(const product_args *p) {
    are too few rows for all threads, because each piece copies the rows of a. */
 INLINE int64_t product_pieces(const product_args *p) {
     if (p->a_step == 1) return ceil_div(p->columns, PANEL);
-    return product_shares(p) > 1 ? 1 : ceil_div(smaller(EVEN * 2 * PANEL, p->columns), 2 * PANEL);
+    if (product_shares(p) > 1) return 1;
+    return p->columns < EVEN * PANEL ? larger(1, smaller(2, p->columns / PANEL)) : smaller(EVEN, p->columns / (2 * PANEL));
 }
 
 static Demand product_demand(const void *args) {
     const product_args *p = args;
-    const int64_t work = p->a_step == 1 ? PANEL * PANEL_DEPTH : (whole_vectors(PART_ROWS) + GROUP) * COLUMN_DEPTH;
-    return (Demand){product_shares(p) * product_pieces(p), work};
+    const int64_t copied = ceil_div(MOST_SHARE, HEIGHT) * block_floats(HEIGHT, COLUMN_DEPTH) + COPIED;
+    return (Demand){product_shares(p) * product_pieces(p), p->a_step == 1 ? PANEL * PANEL_DEPTH : copied};
 }
 
 INLINE Range product_rows(const product_args *p, int64_t share) {
@@ -69,39 +74,42 @@ static void product_begin(const product_args *p, Range own, Range columns) {
             p->out[r * p->ldout + n] = (p->add ? p->out[r * p->ldout + n] : 0) + p->bias[n];
 }
 
-/* Some of the depth, from k on, in the rows of a part and at most GROUP columns: b is copied together by panels, one behind the
-   other, and few rows at a time are written along all of them. */
-static void product_rows_of_columns(const product_args *p, Range own, int64_t column, int64_t stop, int64_t k,
-                                    const float *a, int64_t step, float *b) {
-    const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k);
-    for (int64_t at = column; at < stop; at += PANEL)
-        pack(p->b + k * p->b_row + at * p->b_step, p->b_row, p->b_step, depth, smaller(PANEL, stop - at), PANEL,
-             b + (at - column) * depth);
-    for (int64_t row = 0; row < own.count; row += ROWS(MOST_VECTORS))
-        for (int64_t at = column; at < stop; at += PANEL) {
-            ColumnBlock t = {
-                .lines = 1, .depth = depth, .a = a + row, .step = step, .b = b + (at - column) * depth, .ldb = PANEL,
-                .out = p->out + (own.first + row) * p->ldout + at, .ldout = p->ldout,
-                .rows = smaller(ROWS(MOST_VECTORS), own.count - row), .columns = smaller(PANEL, stop - at),
+/* Copies columns of a matrix (depth, columns) by panels, one behind the other. */
+static void pack_columns(const float *from, int64_t row, int64_t step, int64_t depth, int64_t columns, int64_t width,
+                         float *to) {
+    for (int64_t n = 0; n < columns; n += width)
+        pack(from + n * step, row, step, depth, smaller(width, columns - n), width, to + n * depth);
+}
+
+/* Some of the depth, from k on, in the rows of a part, which are packed, and in some columns. */
+static void product_group(const product_args *p, Range own, int64_t column, int64_t columns, int64_t k, int64_t depth,
+                          const float *a, float *b) {
+    pack_columns(p->b + k * p->b_row + column * p->b_step, p->b_row, p->b_step, depth, columns, WIDTH, b);
+    for (int64_t row = 0; row < own.count; row += HEIGHT, a += block_floats(HEIGHT, depth))
+        for (int64_t at = 0; at < columns; at += WIDTH) {
+            const ColumnBlock t = {
+                .lines = 1, .depth = depth, .a = a, .step = HEIGHT, .b = b + at * depth, .ldb = WIDTH,
+                .out = p->out + (own.first + row) * p->ldout + column + at, .ldout = p->ldout,
+                .rows = smaller(HEIGHT, own.count - row), .columns = smaller(WIDTH, columns - at),
                 .set = !p->add && !p->bias && !k,
             };
-            run_columns(&t);
+            COLUMN_BLOCKS[t.columns > LANES ? 2 : 1][t.rows](&t);
         }
 }
 
+/* As many columns at a time as there is room for, so that memory is written in long pieces. */
 static void product_by_columns(const product_args *p, int64_t part, float *work) {
     const int64_t pieces = product_pieces(p), vectors = ceil_div(p->columns, LANES), piece = part % pieces;
     const Range own = product_rows(p, part / pieces);
     const int64_t first = vectors * piece / pieces * LANES;
     const int64_t last = smaller(vectors * (piece + 1) / pieces * LANES, p->columns);
-    const int64_t step = whole_vectors(own.count);
-    float *a = work, *b = work + step * COLUMN_DEPTH;
+    float *a = work, *b = work + ceil_div(own.count, HEIGHT) * block_floats(HEIGHT, COLUMN_DEPTH);
     if (p->bias) product_begin(p, own, (Range){first, last - first});
     for (int64_t k = 0; k < p->depth; k += COLUMN_DEPTH) {
-        const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k);
-        pack(p->a + own.first + k * p->a_step, p->a_step, 1, depth, own.count, step, a);
-        for (int64_t column = first; column < last; column += GROUP)
-            product_rows_of_columns(p, own, column, smaller(column + GROUP, last), k, a, step, b);
+        const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k), group = COPIED / depth / WIDTH * WIDTH;
+        pack_blocks(p->a + own.first + k * p->a_step, p->a_step, depth, own.count, HEIGHT, a);
+        for (int64_t column = first; column < last; column += group)
+            product_group(p, own, column, smaller(group, last - column), k, depth, a, b);
     }
 }
 

@@ -51,6 +51,21 @@ static void pack_panels(const float *b, int64_t row, int64_t step, int64_t depth
     }
 }
 
+/* How far apart the packed blocks of rows lie: not so that all of them begin in the same lines of a cache. */
+INLINE int64_t block_floats(int64_t height, int64_t depth) { return height * depth + LANES; }
+
+/* Packs rows that lie in columns, a[k * step + row], by blocks: to[k * height + row], and behind it the next `height`
+   rows. */
+static void pack_blocks(const float *a, int64_t step, int64_t depth, int64_t rows, int64_t height, float *to) {
+    for (int64_t k = 0; k < depth; k++) {
+        float *line = to + k * height;
+        for (int64_t row = 0; row < rows; row += height, line += block_floats(height, depth)) {
+            const int64_t n = smaller(height, rows - row);
+            EACH_VECTOR(n, { store_some(line + i, load_some(a + k * step + row + i, some), some); })
+        }
+    }
+}
+
 /* A packed matrix (depth, columns). */
 typedef struct {
     const float *panels;
