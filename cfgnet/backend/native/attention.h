@@ -34,33 +34,29 @@ INLINE Head head_of(const attention_args *t, int64_t part) {
     };
 }
 
-/* The scores of a query that count, as vectors: all others are -inf, whose exponential is 0. */
-INLINE vec score(const float *row, const int32_t *mask, int64_t at, int64_t some, float scale) {
-    const float none = -__builtin_inff();
-    vec x = padded(load_some(row + at, some) * scale, some, none);
-    if (mask)
-        for (int64_t i = 0; i < some; i++) x[i] = mask[at + i] ? x[i] : none;
-    return x;
+/* Which of some scores of a query count. */
+INLINE ivec counting(const int32_t *mask, int64_t at, int64_t some) {
+    return mask ? (ivec)((ivec)load_some((const float *)(mask + at), some) != 0) : lanes_before(some);
 }
 
 /* The softmax, in its place, of the first `count` scores of a query, and 0 for the rest; all 0 if none counts. */
 static void attend(float *row, const int32_t *mask, int64_t count, int64_t keys, float scale) {
     vec most = splat(-3.40282347e38f), sum = splat(0);
-    for (int64_t s = 0; s < count; s += LANES)
-        most = vmaximum(most, score(row, mask, s, smaller(LANES, count - s), scale));
+    EACH_VECTOR(count, {
+        const vec x = load_some(row + i, some) * scale;
+        store_some(row + i, x, some);
+        most = vmaximum(most, choose(counting(mask, i, some), x, most));
+    })
     const float top = largest_lane(most);
-    for (int64_t s = 0; s < count; s += LANES) {
-        const int64_t some = smaller(LANES, count - s);
-        const vec e = vexp(score(row, mask, s, some, scale) - top);
-        store_some(row + s, e, some);
+    EACH_VECTOR(count, { /* the others must not come near exp: it takes its time for what is next to nothing */
+        const ivec counts = counting(mask, i, some);
+        const vec e = choose(counts, vexp(choose(counts, load_some(row + i, some) - top, splat(0))), splat(0));
+        store_some(row + i, e, some);
         sum += e;
-    }
+    })
     const float total = sum_of_lanes(sum), share = total > 0 ? 1 / total : 0;
-    for (int64_t s = 0; s < count; s += LANES) {
-        const int64_t some = smaller(LANES, count - s);
-        store_some(row + s, load_some(row + s, some) * share, some);
-    }
-    for (int64_t s = count; s < keys; s++) row[s] = 0;
+    EACH_VECTOR(count, { store_some(row + i, load_some(row + i, some) * share, some); })
+    clear_floats(row + count, keys - count);
 }
 
 /* How many queries a band has, and how many keys come before the query behind it. */
@@ -92,16 +88,12 @@ static void attention_run(const void *args, int64_t part, float *packed) {
    rest. */
 static void attend_dx(const float *prob, float *slope, int64_t count, int64_t keys, float scale) {
     vec sum = splat(0);
-    for (int64_t s = 0; s < count; s += LANES) {
-        const int64_t some = smaller(LANES, count - s);
-        sum += load_some(prob + s, some) * load_some(slope + s, some);
-    }
+    EACH_VECTOR(count, { sum += load_some(prob + i, some) * load_some(slope + i, some); })
     const float total = sum_of_lanes(sum);
-    for (int64_t s = 0; s < count; s += LANES) {
-        const int64_t some = smaller(LANES, count - s);
-        store_some(slope + s, load_some(prob + s, some) * (load_some(slope + s, some) - total) * scale, some);
-    }
-    for (int64_t s = count; s < keys; s++) slope[s] = 0;
+    EACH_VECTOR(count, {
+        store_some(slope + i, load_some(prob + i, some) * (load_some(slope + i, some) - total) * scale, some);
+    })
+    clear_floats(slope + count, keys - count);
 }
 
 /* out (keys, depth) = a.T @ b, of a (steps, keys) and b (steps, depth); where it is causal, a is 0 for the steps before

@@ -7,17 +7,19 @@ DECLARE(softmax)
 
 static Demand softmax_demand(const void *args) { return (Demand){((const softmax_args *)args)->parts, 0}; }
 
-/* The first n lanes of a vector, and something else in the others. */
-INLINE vec padded(vec v, int64_t n, float rest) {
+/* Which are the first n lanes. */
+INLINE ivec lanes_before(int64_t n) {
     ivec lane;
     UNROLL for (int i = 0; i < LANES; i++) lane[i] = i;
-    return choose(lane < (int32_t)n, v, splat(rest));
+    return lane < (int32_t)n;
 }
 
+/* The first n lanes of a vector, and something else in the others. */
+INLINE vec padded(vec v, int64_t n, float rest) { return choose(lanes_before(n), v, splat(rest)); }
+
 INLINE float largest_lane(vec v) {
-    float largest = v[0];
-    for (int i = 1; i < LANES; i++) largest = v[i] > largest || v[i] != v[i] ? v[i] : largest;
-    return largest;
+    UNROLL for (int width = LANES; width > 1; width /= 2) v = vmaximum(zip_low(v, v), zip_high(v, v));
+    return v[0];
 }
 
 /* Runs ROW(at) for each row of a part, or COLUMN(at, some) for each of its vectors of positions; both begin at `at`. */

@@ -87,8 +87,7 @@ INLINE int all_lanes(ivec condition) {
 }
 
 INLINE float sum_of_lanes(vec v) {
-    for (int width = LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++) v[i] += v[i + width];
+    UNROLL for (int width = LANES; width > 1; width /= 2) v = zip_low(v, v) + zip_high(v, v);
     return v[0];
 }
 
