@@ -6,9 +6,7 @@ typedef struct {
     vec n, small; /* exp(x) = 2^n * (1 + small) */
 } Exp;
 
-INLINE vec limited(vec x, float least, float most) {
-    return choose(x > most, splat(most), choose(x < least, splat(least), x));
-}
+INLINE vec limited(vec x, float least, float most) { return SMALLER(splat(most), LARGER(splat(least), x)); }
 
 /* For n from -127, which gives zero, to 128, which gives infinity. */
 INLINE vec power_of_two(vec n) { return (vec)((__builtin_convertvector(n, ivec) + 127) << 23); }
@@ -29,10 +27,19 @@ INLINE Exp exp_parts(vec x) {
 /* The two factors of 2^n, because 2^n itself may be too small or too large. */
 INLINE vec first_half(vec n) { return (n * 0.5f + ROUND) - ROUND; }
 
+/* x * 2^n. */
+INLINE vec scaled(vec x, vec n) {
+#ifdef SCALED
+    return SCALED(x, n);
+#else
+    const vec half = first_half(n);
+    return x * power_of_two(half) * power_of_two(n - half);
+#endif
+}
+
 INLINE vec vexp(vec x) {
     Exp e = exp_parts(limited(x, -104.0f, 89.0f));
-    vec half = first_half(e.n), scale = power_of_two(half);
-    return (scale + scale * e.small) * power_of_two(e.n - half);
+    return scaled(1.0f + e.small, e.n);
 }
 
 INLINE vec vexpm1(vec x) {
@@ -109,6 +116,6 @@ INLINE vec vtrunc(vec x) {
     return x;
 }
 /* As numpy has it: nan if either is. */
-INLINE vec vmaximum(vec a, vec b) { return choose((a >= b) | (a != a), a, b); }
-INLINE vec vminimum(vec a, vec b) { return choose((a <= b) | (a != a), a, b); }
+INLINE vec vmaximum(vec a, vec b) { return choose(a != a, a, LARGER(a, b)); }
+INLINE vec vminimum(vec a, vec b) { return choose(a != a, a, SMALLER(a, b)); }
 INLINE vec truth(ivec condition) { return choose(condition, splat(1), splat(0)); }

@@ -58,6 +58,12 @@ INLINE vec choose(ivec condition, vec yes, vec no) {
     return (vec)(((ivec)yes & condition) | ((ivec)no & ~condition));
 }
 
+/* The larger and the smaller of each two lanes; the second if either is nan. */
+#ifndef LARGER
+#define LARGER(a, b) choose((a) > (b), a, b)
+#define SMALLER(a, b) choose((a) < (b), a, b)
+#endif
+
 /* The lanes of two vectors by turns: of their lower halves, and of their upper halves. */
 #if LANES == 16
 #define LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
