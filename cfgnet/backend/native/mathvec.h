@@ -67,8 +67,7 @@ INLINE vec verf(vec x) {
 }
 
 INLINE vec vsigmoid(vec x) {
-    Exp e = exp_parts(limited(-x, -88.0f, 89.0f));
-    return 1.0f / (1.0f + power_of_two(e.n) * (1.0f + e.small));
+    return 1.0f / (1.0f + vexp(-x));
 }
 
 INLINE vec vlog(vec x) {
