@@ -30,7 +30,14 @@ class Pass:
         """What it begins with: "conv and on" where a chain goes on with the result of a kernel."""
         if not isinstance(self.step, Record):
             return "python"
-        return f"{self.step.args[0].kernel} and on" if self.step.kernel == "followed" else self.step.kernel
+        return f"{self._begins} and on" if self.step.kernel == "followed" else self._begins
+
+    @property
+    def _begins(self) -> str:
+        """The kernel of a record, or the first of those that it is made of."""
+        assert isinstance(self.step, Record)
+        kernel: str = self.step.args[0].kernel if self.step.kernel in ("followed", "beside") else self.step.kernel
+        return kernel
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -53,7 +60,7 @@ class Pass:
     def summed(self) -> Iterator[tuple[str, Any]]:
         """Whose sums are taken while other kernels run, in parts of another size than alone, and where they go."""
         if len(self.owners) > 1:
-            owners = self.owners[-len(self.steps) :]
+            owners = self.owners[len(self.owners) - len(self.steps) :]
             yield from ((who, step.out) for who, step in zip(owners, self.steps, strict=True) if step.axes is not None)
 
     @property
@@ -65,9 +72,8 @@ class Pass:
             return "the layer computes with arrays itself"
         if self.step.apart:
             return self.step.apart
-        begins = self.step.args[0].kernel if self.step.kernel == "followed" else self.step.kernel
-        if begins not in ("chain", "map", "sum"):
-            return f"{begins} does not work element by element"
+        if self._begins not in ("chain", "map", "sum"):
+            return f"{self._begins} does not work element by element"
         if not isinstance(self.before, Record):
             return "before it a layer computes with arrays itself"
         if self.before.kernel in PRODUCES:

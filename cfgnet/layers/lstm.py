@@ -128,8 +128,12 @@ class LSTM(Recurrent):
         h=None,
         c=None,
     ):
-        self._sum_inputs(k, gates, x, weight_x, bias, x_static, weight_static, static)
-        k.lstm(gates, weight_h, y, cells, before, cont, h0, c0, **self._walk(k, lengths, valid))
+        inputs = None
+        if x_static is None:
+            inputs = (rows_of(x, 2), weight_x, bias)
+        else:
+            self._sum_inputs(k, gates, x, weight_x, bias, x_static, weight_static, static)
+        k.lstm(gates, weight_h, y, cells, before, cont, h0, c0, **self._walk(k, lengths, valid), inputs=inputs)
         self._put_last(k, y, before, valid, h)
         if c is not None:
             k.copy(cells[:1] if self.reverse else cells[-1:], c)
@@ -163,7 +167,7 @@ class LSTM(Recurrent):
         dc0=None,
     ):
         k.lstm_dz(dy, gates, cells, weight_h, work, cont, dh, dc, dh0, dc0, **self._walk(k, lengths, valid))
-        inputs = (x, weight_x, x_static, weight_static, static)
-        self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)
         if dweight_h is not None:
             k.product(rows_of(work, 2).T, rows_of(before, 2), dweight_h, add=True)
+        inputs = (x, weight_x, x_static, weight_static, static)
+        self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)

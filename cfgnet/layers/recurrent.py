@@ -108,7 +108,10 @@ class Recurrent(Layer, abstract=True):
     def _inputs_back(
         k, work, x, weight_x, x_static, weight_static, static, dx, dweight_x, dbias, dx_static, dweight_static
     ):
-        """The gradients of the inputs, and of the parameters that meet them, from `work`."""
+        """The gradients of the inputs, and of the parameters that meet them, from `work`.
+
+        That of the weight comes first, behind that of weight_h: as products of the same matrix they read it once.
+        """
         dz = rows_of(work, 2)
         if dweight_x is not None:
             k.product(dz.T, rows_of(x, 2), dweight_x, add=True)

@@ -198,10 +198,10 @@ class RNN(Recurrent):
                 k.sum("dsum", dbias_y, (0,), add=True, dsum=dsum)
             k.product(dsum, weight_y, rows_of(work, 2))
         k.rnn_dz(dstate, state, weight_h, work, cont, dh, dh0, self.nonlinearity == "relu", **walk)
-        inputs = (x, weight_x, x_static, weight_static, static)
-        self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)
         if dweight_h is not None:
             k.product(rows_of(work, 2).T, rows_of(before, 2), dweight_h, add=True)
+        inputs = (x, weight_x, x_static, weight_static, static)
+        self._inputs_back(k, work, *inputs, dx, dweight_x, dbias, dx_static, dweight_static)
 
     @staticmethod
     def _map(k, formula, out, valid, **given):

@@ -240,6 +240,7 @@ def test_product(data):
     draw = data.draw
     k = native.make(draw(st.sampled_from([1, 3])), isa=draw(st.sampled_from(ISAS))).k
     rows, columns, depth = (draw(st.one_of(st.integers(1, 20), st.integers(90, 300))) for _ in range(3))
+    columns *= draw(st.sampled_from([1, 1, 5]))
     random = np.random.default_rng(draw(st.integers(0, 99)))
 
     def matrix(n, m):

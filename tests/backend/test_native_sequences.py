@@ -2,6 +2,7 @@
 
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cfgnet.errors import DataError
 if why_not("native"):  # an installation without a compiler is one that users have; CI has one
     pytest.skip(why_not("native"), allow_module_level=True)
 
-from cfgnet.backend.native import _native
+from cfgnet.backend.native import _native, recurrent
 
 from .tiers import close
 
@@ -68,6 +69,12 @@ class Drawn:
     def weight(self, parts):
         return self.normal(parts * self.hidden, self.hidden) / np.float32(self.hidden**0.5)
 
+    def inputs(self, parts):
+        """Inputs for each step of each sequence, with their weight and bias; or None."""
+        size = self.draw(st.sampled_from([None, 1, 7, 40]))
+        shapes = [(self.steps * self.count, size), (parts * self.hidden, size), (parts * self.hidden,)]
+        return None if size is None else tuple(self.normal(*shape) / np.float32(size**0.5) for shape in shapes)
+
     def states(self, *names):
         """A state for each name, or None for some."""
         return {name: self.normal(1, self.count, self.hidden) if self.draw(st.booleans()) else None for name in names}
@@ -94,11 +101,14 @@ def test_lstm(data):
     weight, dy, given = drawn.weight(4), drawn.rows(), drawn.states("h0", "c0", "dh", "dc")
     found = {"gates": drawn.rows(4), "cells": drawn.rows(more=1), "y": drawn.rows(), "before": drawn.rows()}
     found |= {"dz": drawn.rows(4), **drawn.states("dh0", "dc0")}
+    inputs, at_hand = drawn.inputs(4), data.draw(st.sampled_from([0, recurrent.AT_HAND]))
 
     def run(kernels, arrays, cast):
         cont, h0, c0, dh, dc = (cast(a) for a in (drawn.cont, *given.values()))
         gates, cells, y, before, dz, dh0, dc0 = arrays.values()
-        yield kernels.lstm(gates, cast(weight), y, cells, before, cont, h0, c0, **drawn.walk(cast))
+        with patch.object(recurrent, "AT_HAND", at_hand):
+            rest = {"inputs": inputs and tuple(map(cast, inputs)), **drawn.walk(cast)}
+            yield kernels.lstm(gates, cast(weight), y, cells, before, cont, h0, c0, **rest)
         yield kernels.lstm_dz(cast(dy), gates, cells, cast(weight), dz, cont, dh, dc, dh0, dc0, **drawn.walk(cast))
 
     drawn.compared(found, run)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfgnet.backend import get_backend, why_not
-from cfgnet.backend.kernels import Kernels
+from cfgnet.backend.kernels import Kernels, Recorder
+from cfgnet.backend.kernels.fold import folded
 
 ISAS = []
 if not why_not("native"):
@@ -109,3 +110,42 @@ def test_fill():
     y = np.full((2, 3), np.nan).T
     get_backend("numpy").k.fill((1, 2, 3, 4, 5, 6.5), y)()
     np.testing.assert_array_equal(y, [[1, 2], [3, 4], [5, 6.5]])
+
+
+def tiers():
+    """Kernels in every tier, by set of vector instructions."""
+    return [Kernels(np, 2), *(native.make(3, isa=isa).k for isa in ISAS)]
+
+
+@pytest.mark.parametrize("rows", [3, 511, 512, 1030])
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_of_the_same_matrix_are_one_pass_and_come_to_the_same(rows, add, turned):
+    """The gradients of two weights that meet in a sum."""
+    random = np.random.default_rng(rows)
+    a, *others = (random.standard_normal((300, n)).astype(np.float32) for n in (rows, 40, 17))
+    a = np.ascontiguousarray(a.T) if turned else a.T
+    for k in tiers():
+        found, wanted = [], []
+        recorder = Recorder("test")
+        for b in others:
+            out = random.standard_normal((rows, b.shape[1])).astype(np.float32)
+            wanted.append(a.astype(np.float64) @ b + (out if add else 0))
+            found.append(out)
+            recorder.product(a, b, out, add=add)
+        items = folded(recorder.records)
+        assert [item.kernel for item in items] == ["beside"]
+        for call in k.bound(items):
+            call()
+        for one, right in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, right, rtol=0, atol=1e-5 * abs(right).max())
+
+
+def test_a_product_that_reads_what_the_one_before_it_writes_is_a_pass_of_its_own():
+    a, b, out = np.ones((600, 4)).T, np.ones((600, 4)), np.empty((4, 4))
+    recorder = Recorder("test")
+    recorder.product(a, b, out)
+    recorder.product(a, b, b[:4])
+    recorder.product(a, b, out.T)
+    recorder.product(b.T, a.T, out)
+    assert [item.kernel for item in folded(recorder.records)] == ["product"] * 4

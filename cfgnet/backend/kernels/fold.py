@@ -45,7 +45,7 @@ MOST_BETWEEN = 4
 
 def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
     """The same work in as few records as it takes; calls that are no records stay where they are."""
-    return _followed(_chained(items))
+    return _beside(_followed(_chained(items)))
 
 
 def _chained(items: Sequence[Record | Call]) -> list[Record | Call]:
@@ -145,6 +145,27 @@ def _producer(done: Sequence[Record | Call], item: Record | Call) -> int | None:
             return None
         between.append(record)
     return None
+
+
+def _beside(items: Sequence[Record | Call]) -> list[Record | Call]:
+    """The same work with products of the same matrix, one after the other, as one that reads it once."""
+    result: list[Record | Call] = []
+    for item in items:
+        before = result[-1] if result else None
+        if isinstance(item, Record) and isinstance(before, Record) and _share_matrix(before, item):
+            result[-1] = Record(before.owner, "beside", (before, item), {}, before.apart, (item.owner,))
+        else:
+            result.append(item)
+    return result
+
+
+def _share_matrix(one: Record, other: Record) -> bool:
+    """Whether two records are products of the same matrix, neither of which writes what the other touches."""
+    if one.kernel != "product" or other.kernel != "product" or not same_place(one.args[0], other.args[0]):
+        return False
+    return not any(
+        overlap(record.args[2], array) for record, rest in ((one, other), (other, one)) for array in _arrays(rest)
+    )
 
 
 def _result(record: Record) -> Array | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from cfgnet.backend.kernels.base import Array, Base, Call, in_turn
+from cfgnet.backend.kernels.matrix import Matrix
 from cfgnet.backend.kernels.recurrent import Columns, Recurrent, Sequences, in_order, start
 
 
-class LSTM(Recurrent):
+class LSTM(Recurrent, Matrix):
     """`lstm` and its gradient `lstm_dz`: what goes on from step to step."""
 
     def lstm(
@@ -23,18 +24,22 @@ class LSTM(Recurrent):
         c0: Array | None = None,
         valid: Array | None = None,
         reverse: bool = False,
+        inputs: tuple[Array, Array, Array] | None = None,
     ) -> Call:
         """y = h = o tanh(c), with c = f cont c' + i g and i, f, o, g = gate(gates + cont h' @ weight.T), step by step.
 
         h' and c' are h and c of the step before, at first h0 and c0 (1, N, H), or zero; cont (T, N) is 1 by default.
-        `gates` (T, N, 4H) holds at entry what the inputs contribute, at the end i, f, o, g. Gradients need `cells`
-        (T + 1, N, H), which begins with c0 and goes on with every c, and `before` (T, N, H), every cont h'.
+        `gates` (T, N, 4H) holds at the end i, f, o, g, and at entry what the inputs contribute, if that is not to be
+        computed of `inputs`: (x, weight, bias) for x @ weight.T + bias, of matrices, with a row for each step of each
+        sequence. Gradients need `cells` (T + 1, N, H), which begins with c0 and goes on with every c, and `before`
+        (T, N, H), every cont h'.
         """
         xp = self.xp
         turned = self.temporary(-1, 0, weight.shape[::-1], weight.dtype)  # read in each step, fastest as it lies
+        summed = [self.product(x, w.T, gates.reshape(len(x), -1), bias) for x, w, bias in filter(None, [inputs])]
         gates, y, cells, before, cont, valid = in_order(reverse, gates, y, cells, before, cont, valid)
         columns, first = self._columns(cont, valid, y)
-        first.append(partial(xp.copyto, turned, weight.T))
+        first += [*summed, partial(xp.copyto, turned, weight.T)]
 
         def share(thread: int, rows: slice) -> Call:
             some = _Cells(self, thread, rows, gates, cells, columns)

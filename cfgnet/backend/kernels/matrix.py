@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cfgnet.backend.kernels.base import Array, Base, Call, in_turn, quick
+from cfgnet.backend.kernels.base import Array, Base, Call, Record, in_turn, quick
 
 
 class Matrix(Base):
@@ -34,6 +34,10 @@ class Matrix(Base):
         count, other = (columns, rows) if by_columns else (rows, columns)
         shares = self.shares(count, self.least_multiplications // max(1, a.shape[1] * other))
         return self.together([share(*each) for each in enumerate(shares)])
+
+    def beside(self, one: Record, other: Record) -> Call:
+        """Two products of the same matrix."""
+        return in_turn([one.bound(self), other.bound(self)])
 
     def products(self, a: Array, b: Array, out: Array) -> Call:
         """out = a @ b, the matrices that lie along the last two axes; the others are matched as numpy does."""

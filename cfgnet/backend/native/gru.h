@@ -69,14 +69,15 @@ static void gru_run(const void *args, int64_t part, float *sums) {
     const gru_args *p = args;
     const Sequences own = own_sequences(args, part);
     const int64_t first = row_at(args, 0) + own.first;
+    const Factors state = {p->before, p->hidden, p->packed}, inner = {p->inner, p->hidden, p->packed_n};
     keep_state(args, own, FURTHER(p->h0, own.first * p->hidden), p->before + first * p->hidden);
     for (int64_t step = 0; step < p->steps; step++) {
         const int64_t row = row_at(args, step) + own.first;
         if (p->reset_after) {
-            for_sums(p->before, row, own.count, p->hidden, p->packed, GRU_GATES, GRU_GATES, sums, gru_units, p);
+            for_sums(&state, NULL, row, own.count, p->hidden, GRU_GATES, GRU_GATES, sums, gru_units, p);
         } else {
-            for_sums(p->before, row, own.count, p->hidden, p->packed, 2, 2, sums, gru_reset, p);
-            for_sums(p->inner, row, own.count, p->hidden, p->packed_n, 1, 1, sums, gru_renew, p);
+            for_sums(&state, NULL, row, own.count, p->hidden, 2, 2, sums, gru_reset, p);
+            for_sums(&inner, NULL, row, own.count, p->hidden, 1, 1, sums, gru_renew, p);
         }
     }
 }

@@ -49,6 +49,7 @@ static const Kernel KERNELS[] = {
     ENTRY(product),
     ENTRY_COVERING(product_rows),
     ENTRY(products),
+    ENTRY(products_beside),
     ENTRY_OF(pool_max, pool, pool_y_covers, NULL),
     ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),
     ENTRY_OF(pool_ave, pool, pool_y_covers, NULL),

@@ -124,6 +124,15 @@ class NativeKernels(
             ldout=steps[4], add=int(add),
         )  # fmt: skip
 
+    def beside(self, one: Record, other: Record) -> Call:
+        """As the numpy kernel; a matrix whose columns lie in one piece, with rows for all threads, is read once."""
+        both = [one.bound(self), other.bound(self)]
+        plain = all(isinstance(call, _native.Call) for call in both)
+        alike = all(_row_step(each.args[2]) is not None for each in (one, other))
+        if plain and alike and _row_step(one.args[0]) is None and len(one.args[0]) >= WHOLE_ROWS:
+            return self.pool.call("products_beside", one=both[0], other=both[1])
+        return self._in_turn(*both)
+
     def products(self, a: Array, b: Array, out: Array) -> Call:
         """As the numpy kernel, for matrices whose rows or columns lie in one piece, along few axes."""
         shape = out.shape[:-2]

@@ -1,7 +1,8 @@
 /* Long short-term memory: the gates i, f, o, g. */
 
 #define FIELDS_lstm(A, W, L, C, I, F)                                                                          \
-    FIELDS_walk(A, W, L, C, I, F) A(gates) A(packed) A(y) A(cells) A(before) A(h0) A(c0)
+    FIELDS_walk(A, W, L, C, I, F)                                                                              \
+    A(x) A(packed_x) A(bias) I(inputs) A(gates) A(packed) A(y) A(cells) A(before) A(h0) A(c0)
 DECLARE(lstm)
 #define FIELDS_lstm_dz(A, W, L, C, I, F)                                                                       \
     FIELDS_walk(A, W, L, C, I, F) A(dy) A(gates) A(cells) A(packed) A(dz) A(dh) A(dc) A(dh0) A(dc0)
@@ -18,15 +19,17 @@ static Demand lstm_demand(const void *args) {
     return (Demand){p->parts, LSTM_GATES * LANES * MOST_ROWS};
 }
 
-/* Some units of a row, from the sums of their gates. */
+/* Some units of a row, from the sums of their gates. What inputs contribute is among these, but for the bias, or it stands
+   where the gates will. */
 INLINE void lstm_units(const void *args, int64_t row, int64_t unit, const float *sums) {
     const lstm_args *p = args;
     const Units own = units_of(row, unit, p->hidden, LSTM_GATES);
     const int64_t some = own.count;
     float *gates = p->gates + own.gate;
+    const float *more = p->x ? p->bias + unit : gates;
     vec z[LSTM_GATES];
     UNROLL for (int gate = 0; gate < LSTM_GATES; gate++)
-        z[gate] = load(sums + gate * LANES) + load_some(gates + gate * p->hidden, some);
+        z[gate] = load(sums + gate * LANES) + load_some(more + gate * p->hidden, some);
     const vec i = vsigmoid(z[0]), f = vsigmoid(z[1]), o = vsigmoid(z[2]), g = vtanh(z[3]);
     const float *old = p->cells + cells_before(args, own.at);
     const vec c = f * (kept(args, row) * load_some(old, some)) + i * g;
@@ -51,9 +54,10 @@ static void lstm_run(const void *args, int64_t part, float *sums) {
     const int64_t state = own.first * p->hidden, first = row_at(args, 0) * p->hidden + state;
     take_state(FURTHER(p->c0, state), p->cells + cells_before(args, first), own.count * p->hidden);
     keep_state(args, own, FURTHER(p->h0, state), p->before + first);
+    const Factors before = {p->before, p->hidden, p->packed}, inputs = {p->x, p->inputs, p->packed_x};
     for (int64_t step = 0; step < p->steps; step++)
-        for_sums(p->before, row_at(args, step) + own.first, own.count, p->hidden, p->packed, LSTM_GATES, LSTM_GATES_AT_ONCE, sums,
-                 lstm_units, p);
+        for_sums(&before, p->x ? &inputs : NULL, row_at(args, step) + own.first, own.count, p->hidden, LSTM_GATES,
+                 LSTM_GATES_AT_ONCE, sums, lstm_units, p);
 }
 
 /* The way back. The workspace holds the gradients of h and c of the part's sequences, (count, hidden) each: at first

@@ -97,19 +97,27 @@ static void product_group(const product_args *p, Range own, int64_t column, int6
         }
 }
 
-/* As many columns at a time as there is room for, so that memory is written in long pieces. */
-static void product_by_columns(const product_args *p, int64_t part, float *work) {
-    const int64_t pieces = product_pieces(p), vectors = ceil_div(p->columns, LANES), piece = part % pieces;
-    const Range own = product_rows(p, part / pieces);
-    const int64_t first = vectors * piece / pieces * LANES;
-    const int64_t last = smaller(vectors * (piece + 1) / pieces * LANES, p->columns);
+/* Some columns of a product. */
+typedef struct {
+    const product_args *product;
+    Range columns;
+} Side;
+
+/* Products of the same a, which is copied once for all: as many columns at a time as there is room for, so that memory is
+   written in long pieces. */
+static void product_by_columns(const Side *sides, int count, Range own, float *work) {
+    const product_args *any = sides->product;
     float *a = work, *b = work + ceil_div(own.count, HEIGHT) * block_floats(HEIGHT, COLUMN_DEPTH);
-    if (p->bias) product_begin(p, own, (Range){first, last - first});
-    for (int64_t k = 0; k < p->depth; k += COLUMN_DEPTH) {
-        const int64_t depth = smaller(COLUMN_DEPTH, p->depth - k), group = COPIED / depth / WIDTH * WIDTH;
-        pack_blocks(p->a + own.first + k * p->a_step, p->a_step, depth, own.count, HEIGHT, a);
-        for (int64_t column = first; column < last; column += group)
-            product_group(p, own, column, smaller(group, last - column), k, depth, a, b);
+    for (const Side *side = sides; side < sides + count; side++)
+        if (side->product->bias) product_begin(side->product, own, side->columns);
+    for (int64_t k = 0; k < any->depth; k += COLUMN_DEPTH) {
+        const int64_t depth = smaller(COLUMN_DEPTH, any->depth - k), group = COPIED / depth / WIDTH * WIDTH;
+        pack_blocks(any->a + own.first + k * any->a_step, any->a_step, depth, own.count, HEIGHT, a);
+        for (const Side *side = sides; side < sides + count; side++) {
+            const Range all = side->columns;
+            for (int64_t column = 0; column < all.count; column += group)
+                product_group(side->product, own, all.first + column, smaller(group, all.count - column), k, depth, a, b);
+        }
     }
 }
 
@@ -137,10 +145,32 @@ static void product_rows_run(const void *args, int64_t part, float *panel) {
 
 static void product_run(const void *args, int64_t part, float *work) {
     const product_args *p = args;
-    if (p->a_step == 1)
+    if (p->a_step == 1) {
         product_by_rows(p, part, work);
-    else
-        product_by_columns(p, part, work);
+        return;
+    }
+    const int64_t pieces = product_pieces(p), vectors = ceil_div(p->columns, LANES), piece = part % pieces;
+    const int64_t first = vectors * piece / pieces * LANES;
+    const int64_t last = smaller(vectors * (piece + 1) / pieces * LANES, p->columns);
+    product_by_columns(&(Side){p, {first, last - first}}, 1, product_rows(p, part / pieces), work);
+}
+
+/* products_beside: two products of the same a whose columns lie in one piece, as in the gradients of two weights. A part is
+   some rows of both. */
+
+#define FIELDS_products_beside(A, W, L, C, I, F) C(one) C(other)
+DECLARE(products_beside)
+
+static Demand products_beside_demand(const void *args) {
+    const product_args *one = ((const products_beside_args *)args)->one;
+    return (Demand){product_shares(one), product_demand(one).work};
+}
+
+static void products_beside_run(const void *args, int64_t part, float *work) {
+    const products_beside_args *p = args;
+    const product_args *one = p->one, *other = p->other;
+    const Side sides[2] = {{one, {0, one->columns}}, {other, {0, other->columns}}};
+    product_by_columns(sides, 2, product_rows(one, part), work);
 }
 
 /* products: the product `one` for each place along three axes of sizes n0 to n2, along which the matrices lie a0 to a2,

@@ -6,7 +6,7 @@
    them is computed at once. For that the weight is packed as (units / LANES, hidden, gates, LANES); on the way back, where
    the sum goes over all gates, in panels. */
 
-#define FIELDS_gates_pack(A, W, L, C, I, F) A(weight) A(packed) I(gates) I(hidden)
+#define FIELDS_gates_pack(A, W, L, C, I, F) A(weight) A(packed) I(gates) I(hidden) I(depth)
 DECLARE(gates_pack)
 
 /* A part packs one gate. */
@@ -19,8 +19,8 @@ static Demand gates_pack_demand(const void *args) {
 static void gates_pack_run(const void *args, int64_t gate, float *work) {
     const gates_pack_args *p = args;
     for (int64_t unit = 0; unit < p->hidden; unit += LANES)
-        pack(p->weight + (gate * p->hidden + unit) * p->hidden, 1, p->hidden, p->hidden,
-             smaller(LANES, p->hidden - unit), p->gates * LANES, p->packed + unit * p->gates * p->hidden + gate * LANES);
+        pack(p->weight + (gate * p->hidden + unit) * p->depth, 1, p->depth, p->depth, smaller(LANES, p->hidden - unit),
+             p->gates * LANES, p->packed + unit * p->gates * p->depth + gate * LANES);
 }
 
 /* For the way back: the weight as it is, in panels. */
@@ -104,19 +104,26 @@ static void keep_state(const Walk *w, Sequences own, const float *given, float *
             out[at] = given ? kept(w, row + n) * given[at] : 0;
 }
 
-/* sums[r][gate][lane] = states[r] @ the weight of `gates` gates of LANES units, `at_once` of them in a block; `states`
-   is (count, hidden), with no more rows than a block has. */
-INLINE void sum_gates(const float *states, int64_t count, int64_t hidden, const float *packed, const int gates,
-                      const int at_once, float *sums) {
+/* A matrix (rows, depth), of which some rows are multiplied with a packed weight. */
+typedef struct {
+    const float *rows;
+    int64_t depth;
+    const float *packed;
+} Factors;
+
+/* sums[r][gate][lane] = or += row r of some rows @ the weight of `gates` gates of LANES units, `at_once` of them in a
+   block; there are no more rows than a block has. */
+INLINE void sum_gates(const Factors *f, int64_t row, int64_t count, int64_t unit, const int gates, const int at_once,
+                      int add, float *sums) {
     const float *a[MOST_ROWS];
     float *out[MOST_ROWS];
     for (int gate = 0; gate < gates; gate += at_once) {
         for (int r = 0; r < ROWS(at_once); r++) {
-            a[r] = states + smaller(r, count - 1) * hidden;
+            a[r] = f->rows + (row + smaller(r, count - 1)) * f->depth;
             out[r] = sums + (r * gates + gate) * LANES;
         }
-        const float *b = packed + gate * LANES;
-        RowBlock t = {a, ONE_TAP, 1, hidden, &b, gates * LANES, NULL, out, count, at_once * LANES, 0};
+        const float *b = f->packed + unit * gates * f->depth + gate * LANES;
+        RowBlock t = {a, ONE_TAP, 1, f->depth, &b, gates * LANES, NULL, out, count, at_once * LANES, add};
         run_rows_block(&t, at_once);
     }
 }
@@ -124,13 +131,15 @@ INLINE void sum_gates(const float *states, int64_t count, int64_t hidden, const 
 /* What is computed of the sums of some units of a row, (gates, LANES). */
 typedef void OfSums(const void *args, int64_t row, int64_t unit, const float *sums);
 
-/* For the rows from `row` on, `count` of them, and all units: the sums of `gates` gates, and what is computed of them. */
-INLINE void for_sums(const float *states, int64_t row, int64_t count, int64_t hidden, const float *packed,
-                     const int gates, const int at_once, float *sums, OfSums *each, const void *args) {
+/* For the rows from `row` on, `count` of them, and all units: the sums of `gates` gates over one or two matrices, and what
+   is computed of them. */
+INLINE void for_sums(const Factors *one, const Factors *other, int64_t row, int64_t count, int64_t hidden, const int gates,
+                     const int at_once, float *sums, OfSums *each, const void *args) {
     for (int64_t unit = 0; unit < hidden; unit += LANES)
         for (int64_t n = 0; n < count; n += ROWS(at_once)) {
             const int64_t some = smaller(ROWS(at_once), count - n);
-            sum_gates(states + (row + n) * hidden, some, hidden, packed + unit * gates * hidden, gates, at_once, sums);
+            sum_gates(one, row + n, some, unit, gates, at_once, 0, sums);
+            if (other) sum_gates(other, row + n, some, unit, gates, at_once, 1, sums);
             for (int64_t r = 0; r < some; r++) each(args, row + n + r, unit, sums + r * gates * LANES);
         }
 }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cfgnet.backend.kernels.base import Array, Call
 from cfgnet.backend.kernels.memory import zeros
 from cfgnet.backend.native.base import NativeBase, plain
+
+AT_HAND = 3 << 19
+"""How many bytes of weights a core's second cache has room for, beside what else is read in a step."""
 
 
 class NativeRecurrent(NativeBase):
@@ -24,13 +29,30 @@ class NativeRecurrent(NativeBase):
         c0: Array | None = None,
         valid: Array | None = None,
         reverse: bool = False,
+        inputs: tuple[Array, Array, Array] | None = None,
     ) -> Call:
-        """As the numpy kernel."""
+        """As the numpy kernel; inputs are summed up with the state, where both weights are soon read at each step."""
         arrays = {"gates": gates, "y": y, "cells": cells, "before": before, "h0": h0, "c0": c0}
         if not y.size or not plain(weight, cont, valid, *arrays.values()):
-            return super().lstm(gates, weight, y, cells, before, cont, h0, c0, valid, reverse)
-        packs, packed = self._packed("gates_pack", packed=weight)
-        return self._in_turn(*packs, self.pool.call("lstm", **packed, **arrays, **self._walk(y, cont, valid, reverse)))
+            return super().lstm(gates, weight, y, cells, before, cont, h0, c0, valid, reverse, inputs)
+        first, summed = self._inputs_of(gates, weight, inputs)
+        packs, packed = self._packed("gates_pack", y.shape[2], packed=weight)
+        call = self.pool.call("lstm", **packed, **summed, **arrays, **self._walk(y, cont, valid, reverse))
+        return self._in_turn(*first, *packs, call)
+
+    def _inputs_of(
+        self, gates: Array, weight: Array, inputs: tuple[Array, Array, Array] | None
+    ) -> tuple[list[Call], dict[str, Any]]:
+        """What comes before `lstm` because of its inputs, and what that is told of them."""
+        if inputs is None:
+            return [], {"x": None, "bias": None, "inputs": 0, "packed_x": None}
+        x, weight_x, bias = inputs
+        if not x.size or not plain(*inputs) or weight_x.nbytes + weight.nbytes > AT_HAND:
+            return [self.product(x, weight_x.T, gates.reshape(len(x), -1), bias)], self._inputs_of(gates, weight, None)[
+                1
+            ]
+        packs, packed = self._packed("gates_pack", weight.shape[1], packed_x=weight_x)
+        return packs, {"x": x, "bias": bias, "inputs": x.shape[1], **packed}
 
     def lstm_dz(
         self,
@@ -52,7 +74,7 @@ class NativeRecurrent(NativeBase):
         arrays |= {"dh": dh, "dc": dc, "dh0": dh0, "dc0": dc0}
         if not dy.size or not plain(weight, cont, valid, *arrays.values()):
             return super().lstm_dz(dy, gates, cells, weight, dz, cont, dh, dc, dh0, dc0, valid, reverse)
-        packs, packed = self._packed("gates_pack_back", packed=weight)
+        packs, packed = self._packed("gates_pack_back", dy.shape[2], packed=weight)
         return self._in_turn(
             *packs, self.pool.call("lstm_dz", **packed, **arrays, **self._walk(dy, cont, valid, reverse))
         )
@@ -76,7 +98,7 @@ class NativeRecurrent(NativeBase):
         if not y.size or not plain(weight, cont, valid, *arrays.values()):
             return super().gru(gates, weight, bias, y, inner, before, cont, h0, reset_after, valid, reverse)
         together = len(weight) if reset_after else 2 * weight.shape[1]
-        packs, packed = self._packed("gates_pack", packed=weight[:together], packed_n=weight[together:])
+        packs, packed = self._packed("gates_pack", y.shape[2], packed=weight[:together], packed_n=weight[together:])
         call = self.pool.call(
             "gru", **packed, **arrays, **self._walk(y, cont, valid, reverse), reset_after=int(reset_after)
         )
@@ -106,7 +128,9 @@ class NativeRecurrent(NativeBase):
                 dy, gates, inner, before, weight, dz, dinner, cont, dh, dh0, reset_after, valid, reverse
             )
         together = 2 * weight.shape[1]
-        packs, packed = self._packed("gates_pack_back", packed=weight[:together], packed_n=weight[together:])
+        packs, packed = self._packed(
+            "gates_pack_back", dy.shape[2], packed=weight[:together], packed_n=weight[together:]
+        )
         call = self.pool.call(
             "gru_dz", **packed, **arrays, **self._walk(dy, cont, valid, reverse), reset_after=int(reset_after)
         )
@@ -127,7 +151,7 @@ class NativeRecurrent(NativeBase):
         arrays = {"y": y, "before": before, "h0": h0}
         if not y.size or not plain(weight, cont, valid, *arrays.values()):
             return super().rnn(y, weight, before, cont, h0, relu, valid, reverse)
-        packs, packed = self._packed("gates_pack", packed=weight)
+        packs, packed = self._packed("gates_pack", y.shape[2], packed=weight)
         return self._in_turn(
             *packs, self.pool.call("rnn", **packed, **arrays, **self._walk(y, cont, valid, reverse), relu=int(relu))
         )
@@ -149,22 +173,22 @@ class NativeRecurrent(NativeBase):
         arrays = {"dy": dy, "y": y, "dz": dz, "dh": dh, "dh0": dh0}
         if not dy.size or not plain(weight, cont, valid, *arrays.values()):
             return super().rnn_dz(dy, y, weight, dz, cont, dh, dh0, relu, valid, reverse)
-        packs, packed = self._packed("gates_pack_back", packed=weight)
+        packs, packed = self._packed("gates_pack_back", dy.shape[2], packed=weight)
         return self._in_turn(
             *packs, self.pool.call("rnn_dz", **packed, **arrays, **self._walk(dy, cont, valid, reverse), relu=int(relu))
         )
 
-    def _packed(self, kernel: str, **weights: Array) -> tuple[list[Call], dict[str, Array | None]]:
-        """The calls that pack weights (gates * H, H), and where to by name: whole vectors of units for each row.
+    def _packed(self, kernel: str, hidden: int, **weights: Array) -> tuple[list[Call], dict[str, Array | None]]:
+        """The calls that pack weights (gates * H, ...), and where to by name: whole vectors of units for each row.
 
         For a weight of no gates that is None.
         """
         calls, found = list[Call](), dict[str, Array | None](dict.fromkeys(weights))
         for name, weight in weights.items():
-            rows, hidden = weight.shape
+            (rows, depth), whole = weight.shape, -(-hidden // self.pool.lanes) * self.pool.lanes
             if rows:
-                packed = found[name] = zeros(np, rows * -(-hidden // self.pool.lanes) * self.pool.lanes, np.float32)
-                sizes = {"gates": rows // hidden, "hidden": hidden}
+                packed = found[name] = zeros(np, rows // hidden * depth * whole, np.float32)
+                sizes = {"gates": rows // hidden, "hidden": hidden, "depth": depth}
                 calls.append(self.pool.call(kernel, weight=weight, packed=packed, **sizes))
         return calls, found
 

@@ -30,9 +30,10 @@ static void rnn_run(const void *args, int64_t part, float *sums) {
     const rnn_args *p = args;
     const Sequences own = own_sequences(args, part);
     const int64_t first = row_at(args, 0) + own.first;
+    const Factors state = {p->before, p->hidden, p->packed};
     keep_state(args, own, FURTHER(p->h0, own.first * p->hidden), p->before + first * p->hidden);
     for (int64_t step = 0; step < p->steps; step++)
-        for_sums(p->before, row_at(args, step) + own.first, own.count, p->hidden, p->packed, 1, 1, sums, rnn_units, p);
+        for_sums(&state, NULL, row_at(args, step) + own.first, own.count, p->hidden, 1, 1, sums, rnn_units, p);
 }
 
 /* The way back. The workspace holds the gradient of h of the part's sequences, (count, hidden): at first that of the
