@@ -61,6 +61,11 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ValidationError.from_exception_data(cls.__name__, explain(error, tuple(cls.model_fields))) from None
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        # For every class, pydantic evaluates the annotations of its bases that are no fields, and strings are compiled.
+        cls.__annotations__ |= dict.fromkeys(cls.__class_vars__ & cls.__annotations__.keys(), ClassVar)
+
     def settings(self) -> dict[str, Any]:
         """The configuration as plain values, every default written out; it validates back to an equal object."""
         values = ((name, getattr(self, name), field.default) for name, field in type(self).model_fields.items())
@@ -117,6 +122,7 @@ class Part(Config):
 
     @classmethod
     def __pydantic_init_subclass__(cls, family: str = "", abstract: bool = False, **_: Any) -> None:
+        super().__pydantic_init_subclass__()
         if family:
             cls.family, cls.registry = family, {}
         elif not abstract:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cfgnet import rng
-from cfgnet.backend.kernels import ConvAlgo, Kernels
 from cfgnet.errors import BackendError
+
+if TYPE_CHECKING:
+    from cfgnet.backend.kernels import ConvAlgo, Kernels
 
 BackendName = Literal["auto", "numpy", "native", "cupy"]
 NAMES: tuple[str, ...] = get_args(BackendName)

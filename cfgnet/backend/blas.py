@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
+import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,18 @@ from typing import Any
 NAMES = ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads")
 
 
+def _bundled() -> list[Path]:
+    """The OpenBLAS that numpy brings along; numpy is not imported for that."""
+    numpy = importlib.util.find_spec("numpy")
+    return sorted((Path(numpy.origin).parents[1] / "numpy.libs").glob("*openblas*")) if numpy and numpy.origin else []
+
+
 @functools.cache
 def _function(verb: str) -> Callable[..., Any] | None:
     """OpenBLAS's function that gets or sets the number of threads; None if numpy has another BLAS."""
-    import numpy as np
+    import ctypes
 
-    folder = Path(np.__file__).parents[1] / "numpy.libs"
-    for library in [*sorted(folder.glob("*openblas*")), None]:
+    for library in [*_bundled(), None]:
         try:
             loaded = ctypes.CDLL(str(library) if library else None)
         except OSError:
@@ -27,6 +33,16 @@ def _function(verb: str) -> Callable[..., Any] | None:
             if function:
                 return function
     return None
+
+
+def start_alone() -> None:
+    """Has numpy's OpenBLAS start without threads of its own, where it can be given some later, and nobody chose.
+
+    To be called before numpy is imported. Threads that it starts wait by spinning at first, which takes a processor
+    about a tenth of a second.
+    """
+    if _bundled():
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def threads() -> int | None:

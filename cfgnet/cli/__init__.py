@@ -6,6 +6,8 @@ Exit codes: 0 done; 1 a check failed; 2 the user's input is wrong; 3 not finite;
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -94,6 +96,8 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Runs the command line and exits; the user's mistakes are a message and an exit code, never a traceback."""
+    if args is None:
+        _settle_process()
     debug = "--debug" in (sys.argv[1:] if args is None else args)
     try:
         cli.main(args, prog_name="cfgnet", standalone_mode=False)
@@ -119,3 +123,14 @@ def main(args: list[str] | None = None) -> None:
         click.echo("there is not enough memory for this net; lower the batch_size", err=True)
         code = 2
     sys.exit(code)
+
+
+def _settle_process() -> None:
+    """Lets a process that runs one command start and end sooner; a library would have no business to."""
+    from cfgnet.backend.blas import start_alone
+
+    start_alone()  # no backend gives BLAS more threads than one
+    # A command makes many objects, and few that hold each other in cycles: such are looked for less often, and not at
+    # the end, when all memory goes back at once.
+    gc.set_threshold(10_000)
+    atexit.register(gc.freeze)

@@ -1,6 +1,5 @@
 """The kernels: formulas, threads, and arrays in any order, against plain numpy."""
 
-import contextlib
 import gc
 import threading
 import tracemalloc
@@ -12,7 +11,6 @@ import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfgnet.backend import get_backend
 from cfgnet.backend.expression import FUNCTIONS, compiled
 from cfgnet.backend.kernels import Kernels
 from cfgnet.backend.kernels.base import nothing
@@ -370,11 +368,3 @@ def test_a_net_of_any_number_of_threads_computes_the_same(tmp_path):
     for run in runs:
         assert run.loss == pytest.approx(runs[0].loss, rel=1e-9)
     assert runs[2].loss == runs[3].loss
-
-
-def test_blas_has_one_thread_beside_threads_of_our_own():
-    from cfgnet.backend import blas
-
-    get_backend("numpy", 2)
-    with contextlib.suppress(TypeError):
-        assert blas.threads() in (1, None)

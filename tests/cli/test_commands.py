@@ -41,6 +41,18 @@ def test_help_imports_nothing_heavy():
     assert said.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(("call", "settled"), [("main()", True), ("main(['--version'])", False)])
+def test_only_a_process_of_its_own_is_settled_for_one_command(call, settled):
+    code = (
+        "import gc, sys; from cfgnet.cli import main\n"
+        "before = gc.get_threshold()\n"
+        f"try: {call}\n"
+        "except SystemExit: print(gc.get_threshold() != before)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == str(settled)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
