@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cfgnet import recording
-from cfgnet.backend import Backend, LayerRng, get_backend
+from cfgnet.backend import Backend, Clock, LayerRng, get_backend
 from cfgnet.backend.kernels import Call, Record, Recorder
-from cfgnet.backend.kernels.fold import folded, overwriting
+from cfgnet.backend.kernels.fold import folded, overwriting, with_numbers
 from cfgnet.backend.kernels.memory import zeros
 from cfgnet.errors import DataError
 from cfgnet.layer import param_key, text
@@ -51,7 +51,7 @@ class Net:
         self._arena = zeros(backend.xp, plan.memory.tensors, "uint8")
         self.tensors = {name: self._array(name, plan.places[name]) for name in plan.tensors}
         self.gradients = {name: self._array(name, plan.places[gradient(name)]) for name in plan.differentiated}
-        self._rngs: dict[str, LayerRng] = {}
+        self._clock = Clock()
         self.workspace = self._flat(plan.scratch)
         """The scratch that all layers share; what it holds between two calls is nobody's business."""
         values = {key: parameter.value for key, parameter in self.params.items()}
@@ -91,13 +91,14 @@ class Net:
     def _summed_losses(self) -> list[Record | Call]:
         """What sums up losses of more than one number; `_losses` says where all are, and their weights."""
         recorder = Recorder("objective")
-        self._losses = []
+        self._losses: list[tuple[float, Callable[[], float]]] = []
+        """The weight of each loss, and what reads its value."""
         for name, weight in self.plan.graph.loss_weights.items():
             tensor = self.tensors[name]
             total = tensor if tensor.size == 1 else self._flat(1).reshape(())
             if total is not tensor:
                 recorder.sum("loss", total, tuple(range(tensor.ndim)), loss=tensor)
-            self._losses.append((weight, total))
+            self._losses.append((weight, total.item))
         return recorder.records
 
     # Recording.
@@ -107,7 +108,7 @@ class Net:
         train = self.plan.graph.phase == "train"
         offers, forward, backward = [], [], []
         for shaped in self.plan.nodes:
-            generator = self._rngs.setdefault(shaped.name, LayerRng(self.seed, shaped.name))
+            generator = LayerRng(self.seed, shaped.name, self._clock)
             offers.append(recording.offer(shaped, self._arrays, generator, train))
             recorder = Recorder(f"{shaped.name} forward", self.backend.k)
             recording.forward(shaped, offers[-1], recorder)
@@ -124,7 +125,8 @@ class Net:
         seeds = Recorder("seeds")
         for name, weight in ({} if seeded else self.plan.seeds).items():
             seeds.map("weight", self.gradients[name], weight=weight)
-        items = [*seeds.records, *self._backward_items]
+        numbers = [] if seeded else [(self.gradients[name], weight) for name, weight in self.plan.seeds.items()]
+        items = [*seeds.records, *with_numbers(self._backward_items, numbers)]
         return self._together(items if add else self._setting(items))
 
     def _setting(self, items: list[Record | Call]) -> list[Record | Call]:
@@ -157,8 +159,7 @@ class Net:
 
     def begin(self) -> None:
         """Tells what draws random numbers which iteration it is; before every forward pass."""
-        for generator in self._rngs.values():
-            generator.iteration = self.iteration
+        self._clock.iteration = self.iteration
 
     def run_forward(self) -> None:
         """Computes every tensor from the inputs that were fed."""
@@ -177,8 +178,8 @@ class Net:
             if key not in self._other_passes:
                 self._other_passes[key] = self.backend.k.bound(self._backward_pass(add=add, seeded=key[1]))
             calls = self._other_passes[key]
-        for name, value in (seeds or {}).items():
-            self.gradients[name][...] = value
+            for name, value in (seeds or {}).items():
+                self.gradients[name][...] = value
         for call in calls:
             call()
 
@@ -209,7 +210,10 @@ class Net:
     @property
     def loss(self) -> float:
         """The objective at the last forward: the sum of all loss tensors by their weights."""
-        return float(sum(weight * total.item() for weight, total in self._losses))
+        found = 0.0
+        for weight, value in self._losses:
+            found += weight * value()
+        return found
 
     def first_nonfinite(self) -> str | None:
         """Which layer first has nan or infinity in an output, or which input has it; None if none has."""

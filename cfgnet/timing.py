@@ -139,7 +139,7 @@ class Steps:
             forward += self._seconds(self._forward)
             backward += self._seconds(partial(net.run_backward, add=part > 0))
         # A policy need not have a rate beyond the last iteration.
-        update = self._seconds(lambda: self.updater.step(self.iteration % self.max_iter))
+        update = self._seconds(partial(self.updater.step, self.iteration % self.max_iter))
         self.iteration += 1
         return Step(forward, backward, update)
 
@@ -148,10 +148,11 @@ class Steps:
         return self.net.loss
 
     def _seconds(self, action: Call) -> float:
-        start = time.perf_counter()
+        clock, sync = time.perf_counter, self.net.backend.sync
+        start = clock()
         action()
-        self.net.backend.sync()
-        return time.perf_counter() - start
+        sync()
+        return clock() - start
 
 
 class LayerSteps:

@@ -33,16 +33,24 @@ class Backend:
     """What runs the kernels, for people: "AMD EPYC, OpenBLAS 0.3.31, 2 threads"."""
 
 
+@dataclass
+class Clock:
+    """Which iteration it is, for all who draw random numbers in it."""
+
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
 class LayerRng:
     """The random numbers of one layer: a function of (seed, layer, iteration, draw), the same on every backend."""
 
-    def __init__(self, seed: int, layer: str):
-        self._seed, self._layer = seed, layer
-        self.iteration = 0
+    seed: int
+    layer: str
+    clock: Clock
 
     def key(self) -> int:
         """The number from which the kernels draw; the same throughout an iteration."""
-        return rng.key(self._seed, "layer", self._layer, self.iteration)
+        return rng.key(self.seed, "layer", self.layer, self.clock.iteration)
 
     def inside(self, layer: str, step: int) -> StepRng:
         """The random numbers of a layer inside this one, at one of the steps in which it runs."""

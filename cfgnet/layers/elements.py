@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
@@ -21,6 +21,9 @@ class PerElement(Loss, abstract=True):
 
     normalization: Literal["VALID", "FULL", "BATCH_SIZE", "NONE", "POSITIVE"]
     """What n is."""
+
+    mean: ClassVar[str] = "loss / n"
+    """What the loss is of the sum: what is done here is not done to each element."""
 
     ports = "x, target, sample_weight? -> loss"
 
@@ -78,7 +81,7 @@ class PerElement(Loss, abstract=True):
 
     def _sum(self, k, loss, n, given):
         k.sum(self._weighed(self.each(), given), loss, range(given["x"].ndim), **given)
-        k.map("loss / n", loss, loss=loss, n=self._total(k, n, given))
+        k.map(self.mean, loss, loss=loss, n=self._total(k, n, given))
 
     def _spread(self, k, dloss, n, given, **gradients):
         """Computes the gradients that are not None."""
@@ -113,6 +116,8 @@ class EuclideanLoss(Distance):
     normalization: Normalization = "BATCH_SIZE"
     """What n is: BATCH_SIZE the first axis, FULL the number of elements, VALID the sum of their weights, NONE 1."""
 
+    mean = "loss * (0.5 / n)"
+
     aliases = ("L2Loss",)
     cases = [
         Case(x=[[1.0, 2.0], [3.0, 4.0]], target=[[0.0, 2.0], [3.0, 1.0]], expect={"loss": 2.5}),
@@ -122,7 +127,7 @@ class EuclideanLoss(Distance):
     ]
 
     def each(self):
-        return "0.5 * ((x - target) * (x - target))"
+        return "(x - target) * (x - target)"
 
     def slopes(self):
         return {"x": "x - target", "target": "target - x"}
@@ -306,6 +311,8 @@ class GaussianNLLLoss(PerElement):
     """What n is: VALID the sum of the weights of all elements, which without weights is their number, FULL their
     number, BATCH_SIZE the first axis, NONE 1."""
 
+    mean = "loss * (0.5 / n)"
+
     ports = "x, target, var, sample_weight? -> loss"
     cases = [
         Case(x=(3, 4), target=(3, 4), var=[[0.5, 1.0, 2.0, 0.1]] * 3),
@@ -318,7 +325,7 @@ class GaussianNLLLoss(PerElement):
         return {"eps": self.eps}
 
     def each(self):
-        return "0.5 * (log(max(var, eps)) + (x - target) * (x - target) / max(var, eps))"
+        return "log(max(var, eps)) + (x - target) * (x - target) / max(var, eps)"
 
     def slopes(self):
         pull = "(x - target) / max(var, eps)"

@@ -13,7 +13,7 @@ import cfgnet
 from cfgnet.backend import get_backend, native, why_not
 from cfgnet.backend.blend import Blend
 from cfgnet.backend.kernels import Kernels, Record, Recorder
-from cfgnet.backend.kernels.fold import PRODUCES, folded, overwriting
+from cfgnet.backend.kernels.fold import PRODUCES, folded, overwriting, with_numbers
 from cfgnet.backend.kernels.memory import extent, overlap, same_place, zeros
 from cfgnet.backend.window import Window
 from cfgnet.net import Net
@@ -296,6 +296,36 @@ def test_the_first_kernel_that_adds_to_a_total_sets_it_unless_something_else_com
     items, left = overwriting([first, second, partial(method, dweight=totals[1]), third, last, fourth], totals)
     assert [item.settings.get("add", False) for item in items if isinstance(item, Record)][:3] == [False, True, True]
     assert items[-1].settings["add"] and [id(total) for total in left] == [id(total) for total in totals[1:]]
+
+
+def test_formulas_are_given_the_number_in_an_array_until_something_may_write_over_it():
+    def method(dloss):
+        """Stands for the backward of a layer that computes with arrays itself."""
+
+    x, seed, other = np.ones(3), np.array(2.0), np.array(3.0)
+    recorder = Recorder("test")
+    for total in (seed, other, seed):
+        recorder.map("x * s * t", x, x=x, s=seed, t=other)
+        recorder.map("t + 1", total, t=total)
+    first, _, second, _, third, _ = items = [*recorder.records]
+
+    def given(items, name):
+        return [item.settings.get(name) for item in items if isinstance(item, Record) and name in item.settings]
+
+    known = [(seed, 2.0), (other, 3.0)]
+    found = with_numbers(items, known)
+    assert given(found, "s") == [2.0, seed, seed] and given(found, "t") == [3.0, 2.0, 3.0, 3.0, other, seed]
+    assert given(with_numbers([first, partial(method, dloss=seed), second], known), "s") == [2.0, seed]
+    recorder.softmax(x, seed, 0)
+    assert given(with_numbers([recorder.records[-1], third], known), "s") == [seed]
+    expected = {}
+    for number in (False, True):
+        x[...], seed[...], other[...] = 1, 2, 3
+        for call in Kernels(np, 1).bound(with_numbers(items, known) if number else items):
+            call()
+        expected[number] = [x.copy(), seed.copy(), other.copy()]
+    for one, two in zip(*expected.values(), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_calls_that_were_bound_before_a_larger_one_do_not_keep_a_smaller_temporary_array(monkeypatch):

@@ -53,6 +53,8 @@ FORMULAS = [
     "x ** 5 + (1 + x * x) ** -3 + (1 + y * y) ** 0.5 - (1 + dy * dy) ** -1.5 + x ** 1",
     "tanh(x) ** 3 + sign(y) + trunc(3 * x) + expm1(x / 4) + log(1 + x * x)",
     "(x * y + 1) ** 2 - 1 * (x * y + 1)",  # the number 1 is not the second instruction
+    "(x - y) * (x - y)",
+    "x * (slope / 3 + sqrt(slope)) - where(slope > 1, x, exp(slope)) * (slope == 0.1)",
 ]
 
 
@@ -120,6 +122,17 @@ def test_equal_parts_of_a_formula_are_computed_once_and_places_are_used_again():
     assert [i.function for i in compiled("x ** 4").instructions] == ["multiply", "multiply"]
     chain = compiled("tanh(tanh(tanh(tanh(x))))")
     assert set(chain.places) == {0, 1}
+
+
+def test_what_comes_of_numbers_alone_is_computed_once():
+    k, x, y, rate = Kernels(np, 1), np.ones(3), np.empty(3), np.array([2.0])
+    (call,) = k.bound([k.map("x * (a / b - exp(0))", y, x=x, a=6.0, b=2.0)])
+    call()
+    np.testing.assert_array_equal(y, 2)
+    call = k.map("x * (rate / b)", y, x=x, rate=rate, b=2.0)
+    for rate[0] in (2.0, 8.0):  # an array may change
+        call()
+        np.testing.assert_array_equal(y, rate[0] / 2)
 
 
 @pytest.mark.parametrize("formula", ["x +", "x.y", "f(x)", "max(x)", "x and y", "'a'", "[x]", "lambda: x", "x < y < 2"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cfgnet.backend import LayerRng, get_backend
+from cfgnet.backend import Clock, LayerRng, get_backend
 from cfgnet.backend.kernels import Immediate
 from cfgnet.gradcheck import case_net
 from cfgnet.layer import Block, Layer, answer, asks
@@ -74,7 +74,7 @@ class Rig:
         return self.laid_out(self.backend.xp.full(shape, GARBAGE[dtype.kind], dtype))
 
     def offer(self):
-        k, rng = Immediate(self.backend.k), LayerRng(1, "layer")
+        k, rng = Immediate(self.backend.k), LayerRng(1, "layer", Clock())
         params = {name: self.arrays[name] for name in self.shaped.params}
         helpers = {"xp": self.backend.xp, "k": k, "rng": rng, "train": self.train, "inside": self.shaped.inside}
         return {**helpers, "params": params, **self.arrays}

@@ -119,9 +119,11 @@ class Elementwise(Base):
         before, after, rows = list[Call](), list[Call](), dict[int, Array]()
         size, width = math.prod(shape), shape[-1]
         count = size // width
-        if not any(step.axes is not None or any(a.size == width < size for a in step.operands) for step in steps):
+        repeated = any(a.size == width < size for step in steps for a in step.operands)
+        if not repeated and all(step.axes is None for step in steps):
             return [step.flat() for step in steps], [], []
-        times = repeats(count, width, self.row_elements)
+        whole = size <= self.row_elements and not repeated  # in one row there would be nothing to sum, but to gather
+        times = 1 if whole else repeats(count, width, self.row_elements)
 
         def long(array: Array) -> Array:
             if array.size == size:
@@ -160,8 +162,7 @@ class Elementwise(Base):
                 if total is None:
                     calls += self._bound(compiled(step.formula), given, step.out[block], thread)
                 else:
-                    value, before = self._value(step, given, _shape_of(shape, block), thread)
-                    calls += [*before, *self._summed(value, step.axes or (), total, thread, block)]
+                    calls += self._summed(step, given, _shape_of(shape, block), total, thread, block)
         return in_turn(calls)
 
     def _value(self, step: Step, given: Mapping[str, Any], shape: Shape, thread: int) -> tuple[Array, list[Call]]:
@@ -173,18 +174,39 @@ class Elementwise(Base):
         value = self.temporary(thread, 1000, shape, dtype)
         return value, self._bound(program, given, value, thread)
 
-    def _summed(self, value: Array, axes: tuple[int, ...], total: _Sum, thread: int, block: Any) -> list[Call]:
+    def _summed(
+        self, step: Step, given: Mapping[str, Any], shape: Shape, total: _Sum, thread: int, block: Any
+    ) -> list[Call]:
         """The calls that bring the sum of a block to where it belongs."""
-        xp = self.xp
-        if not total.along:
-            return [partial(xp.sum, value, axis=axes, keepdims=True, out=total.parts[0][block])]
-        whole = total.parts[thread]
+        xp, axes = self.xp, step.axes or ()
+        whole = total.parts[thread if total.along else 0]
         part = whole if total.single else self.temporary(thread, 1001, whole.shape, whole.dtype)
-        if axes == tuple(range(len(axes))) and value.flags.c_contiguous and part.flags.c_contiguous:
-            add = _column_sums(self, value.reshape(-1, math.prod(whole.shape)), part.reshape(1, -1))
-        else:
-            add = partial(xp.sum, value, axis=axes, keepdims=True, out=part)
-        return [add] if total.single else [add, partial(xp.add, whole, part, whole)]
+        if not total.along:
+            value, calls = self._value(step, given, shape, thread)
+            return [*calls, partial(xp.sum, value, axis=axes, keepdims=True, out=whole[block])]
+        calls = self._dot(step, given, shape, part, thread)
+        if not calls:
+            value, calls = self._value(step, given, shape, thread)
+            if axes == tuple(range(len(axes))) and value.flags.c_contiguous and part.flags.c_contiguous:
+                calls.append(_column_sums(self, value.reshape(-1, math.prod(whole.shape)), part.reshape(1, -1)))
+            else:
+                calls.append(partial(xp.sum, value, axis=axes, keepdims=True, out=part))
+        return calls if total.single else [*calls, partial(xp.add, whole, part, whole)]
+
+    def _dot(self, step: Step, given: Mapping[str, Any], shape: Shape, out: Array, thread: int) -> list[Call]:
+        """The calls that sum a product of two arrays to a number; none where that is not what a step does with a block.
+
+        A dot product reads both once, and there is no array of products that is written and read.
+        """
+        program = compiled(step.formula)
+        last = program.instructions[-1]
+        if last.function != "multiply" or out.size > 1:
+            return []
+        results, calls = self._results(program, given, out.dtype, thread)
+        a, b = (_operand(o, given, results) for o in last.operands)
+        if not all(_is_array(f) and f.shape == shape and f.dtype == out.dtype and f.flags.c_contiguous for f in (a, b)):
+            return []
+        return [*calls, self.multiplied(a.reshape(1, -1), b.reshape(-1, 1), out.reshape(1, 1))]
 
     def _shares(self, shape: Shape, functions: int) -> list[slice]:
         """The rows of an array for each thread; one share where splitting costs more than it gains."""
@@ -204,15 +226,30 @@ class Elementwise(Base):
 
     def _bound(self, program: Program, given: Mapping[str, Any], out: Array, thread: int) -> list[Call]:
         """The calls that compute a program into `out`."""
-        results, calls = list[Array](), list[Call]()
-        given = {name: quick(value) for name, value in given.items()}
-        out = quick(out)
-        for place, instruction in zip((*program.places, None), program.instructions, strict=True):
+        results, calls = self._results(program, given, out.dtype, thread)
+        last = program.instructions[-1]
+        operands = [_operand(o, given, results) for o in last.operands]
+        return [*calls, *self._steps(last.function, operands, quick(out), thread)]
+
+    def _results(
+        self, program: Program, given: Mapping[str, Any], dtype: Any, thread: int
+    ) -> tuple[list[Any], list[Call]]:
+        """The results of all instructions but the last, and the calls that compute them.
+
+        What comes of numbers alone is a number, which is computed here.
+        """
+        results, calls = list[Any](), list[Call]()
+        for place, instruction in zip(program.places, program.instructions, strict=False):
             operands = [_operand(o, given, results) for o in instruction.operands]
-            target = out if place is None else self._result(instruction, place, operands, out.dtype, thread)
-            results.append(target)
-            calls += self._steps(instruction.function, operands, target, thread)
-        return calls
+            target = self._result(instruction, place, operands, dtype, thread)
+            steps = self._steps(instruction.function, operands, target, thread)
+            if any(map(_is_array, operands)) or target.dtype.kind != "f":
+                results.append(target)
+                calls += steps
+            else:
+                in_turn(steps)()
+                results.append(float(target))
+        return results, calls
 
     def _result(self, instruction: Instruction, place: int, operands: list[Any], dtype: Any, thread: int) -> Array:
         shape = _broadcast(list(filter(_is_array, operands)))
@@ -221,7 +258,7 @@ class Elementwise(Base):
     def _steps(self, function: str, operands: list[Any], out: Array, thread: int) -> list[Call]:
         xp = self.xp
         if function == "copy":
-            return [partial(xp.copyto, out, operands[0])]
+            return [partial(xp.copyto, out, operands[0]) if _is_array(operands[0]) else partial(out.fill, operands[0])]
         if function == "where":
             condition, yes, no = operands
             return self._where(condition, yes, no, out, thread)
@@ -328,8 +365,10 @@ def _column_sums(kernels: Base, matrix: Array, out: Array) -> Call:
     return kernels.multiplied(xp.ones((1, matrix.shape[0]), matrix.dtype), matrix, out)
 
 
-def _operand(operand: Any, given: Mapping[str, Any], results: list[Array]) -> Any:
-    return given[operand] if isinstance(operand, str) else results[operand] if isinstance(operand, int) else operand
+def _operand(operand: Any, given: Mapping[str, Any], results: Sequence[Any]) -> Any:
+    if isinstance(operand, str):
+        return quick(given[operand])
+    return results[operand] if isinstance(operand, int) else operand
 
 
 def _is_array(value: Any) -> bool:

@@ -89,6 +89,24 @@ def overwriting(items: Sequence[Record | Call], totals: Sequence[Array]) -> tupl
     return result, [*cleared, *left.values()]
 
 
+def with_numbers(items: Sequence[Record | Call], known: Sequence[tuple[Array, float]]) -> list[Record | Call]:
+    """The same work, where formulas are given the numbers that some arrays of one element hold at the start.
+
+    So what follows from such numbers is computed once. An array may be written over: from the first item that does, or
+    that may do so because it is no formula, it is read again. Sums keep theirs, of whose shapes they are.
+    """
+    left, result = list(known), list[Record | Call]()
+    for item in items:
+        step = as_step(item) if isinstance(item, Record) else None
+        if isinstance(item, Record) and step and step.axes is None:
+            settings = {name: next((n for a, n in left if a is value), value) for name, value in item.settings.items()}
+            item = replace(item, settings=settings)
+        written = [step.out] if step else [*_arrays(item)]
+        left = [(array, number) for array, number in left if not any(overlap(array, each) for each in written)]
+        result.append(item)
+    return result
+
+
 def _arrays(item: Record | Call) -> Iterator[Array]:
     """The arrays that a kernel, or a call of a layer's method, is handed."""
     given = (
