@@ -10,6 +10,13 @@
    from whoever else runs on the machine. */
 enum { SPINS = 20000, LINE = 64 };
 
+/* What one thread has to do of a step: the number of the step in the upper half, and how many of its parts nobody has
+   taken in the lower half. It is one word, so that a thread that comes late can never take a part of another step than
+   it thinks, in a line of its own. */
+typedef struct {
+    _Alignas(LINE) atomic_ullong open;
+} Share;
+
 struct Pool {
     int threads, running;
     float **work;
@@ -19,9 +26,8 @@ struct Pool {
     pthread_cond_t wake;
     atomic_int sleeping, stop;
     const Step *step; /* valid while a part of it is not done */
-    /* The number of the step in the upper half, and how many of its parts nobody has taken in the lower half: one
-       word, so that a thread that comes late can never take a part of another step than it thinks. */
-    _Alignas(LINE) atomic_ullong open;
+    uint64_t number;
+    Share *shares;
     _Alignas(LINE) atomic_long done;
 };
 
@@ -45,28 +51,38 @@ static void run_part(const Step *step, int64_t part, float *work) {
     if (step->next) step->next->over(step->next_args, part, step->kernel->covers(step->args, part), work);
 }
 
-/* Runs parts of the current step until none is left. */
-static void take_parts(Pool *pool, int thread) {
-    unsigned long long open = atomic_load(&pool->open);
+/* Where the share of a thread begins. */
+static int64_t share_begins(const Pool *pool, int64_t parts, int thread) { return parts * thread / pool->threads; }
+
+/* Runs the parts of the current step that nobody has taken of the share of `owner`. */
+static void take_share(Pool *pool, int owner, int thread) {
+    atomic_ullong *share = &pool->shares[owner].open;
+    unsigned long long open = atomic_load(share);
     while (untaken(open)) {
-        if (!atomic_compare_exchange_weak(&pool->open, &open, open - 1)) continue;
+        if (!atomic_compare_exchange_weak(share, &open, open - 1)) continue;
         const Step *step = pool->step;
-        run_part(step, step->parts - untaken(open), pool->work[thread]);
+        run_part(step, share_begins(pool, step->parts, owner + 1) - untaken(open), pool->work[thread]);
         atomic_fetch_add(&pool->done, 1);
-        open = atomic_load(&pool->open);
+        open = atomic_load(share);
     }
 }
 
+/* Runs parts of the current step until none is left, first those of the thread's own share: step by step they are about
+   the same piece of all arrays, which so stays in the cache of one core. */
+static void take_parts(Pool *pool, int thread) {
+    for (int i = 0; i < pool->threads; i++) take_share(pool, (thread + i) % pool->threads, thread);
+}
+
 /* Waits for parts to take: awake at first, then asleep. */
-static void await(Pool *pool) {
+static void await(Pool *pool, int thread) {
+    atomic_ullong *share = &pool->shares[thread].open;
     for (int spin = 0; spin < SPINS; spin++) {
-        if (untaken(atomic_load(&pool->open)) || atomic_load(&pool->stop)) return;
+        if (untaken(atomic_load(share)) || atomic_load(&pool->stop)) return;
         relax();
     }
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleeping, 1);
-    while (!untaken(atomic_load(&pool->open)) && !atomic_load(&pool->stop))
-        pthread_cond_wait(&pool->wake, &pool->lock);
+    while (!untaken(atomic_load(share)) && !atomic_load(&pool->stop)) pthread_cond_wait(&pool->wake, &pool->lock);
     atomic_fetch_sub(&pool->sleeping, 1);
     pthread_mutex_unlock(&pool->lock);
 }
@@ -75,7 +91,7 @@ static void *worker(void *given) {
     Start start = *(Start *)given;
     free(given);
     while (!atomic_load(&start.pool->stop)) {
-        await(start.pool);
+        await(start.pool, start.thread);
         take_parts(start.pool, start.thread);
     }
     return NULL;
@@ -110,8 +126,11 @@ static void run_step(Pool *pool, const Step *step) {
     start_threads(pool);
     pool->step = step;
     atomic_store(&pool->done, 0);
-    uint64_t number = (atomic_load(&pool->open) >> 32) + 1;
-    atomic_store(&pool->open, number << 32 | (uint64_t)step->parts);
+    pool->number++;
+    for (int thread = pool->threads - 1; thread >= 0; thread--) {
+        const int64_t own = share_begins(pool, step->parts, thread + 1) - share_begins(pool, step->parts, thread);
+        atomic_store(&pool->shares[thread].open, pool->number << 32 | (uint64_t)own);
+    }
     wake_sleepers(pool);
     take_parts(pool, 0);
     while (atomic_load(&pool->done) < step->parts) relax();
@@ -141,9 +160,13 @@ Pool *pool_new(int threads) {
     *pool = (Pool){.threads = threads, .running = 1};
     pool->work = calloc((size_t)threads, sizeof *pool->work);
     pool->handles = calloc((size_t)threads, sizeof *pool->handles);
+    void *shares = NULL;
+    if (posix_memalign(&shares, LINE, (size_t)threads * sizeof *pool->shares)) shares = NULL;
+    pool->shares = shares;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
-    if (!pool->work || !pool->handles || pool_reserve(pool, 1024)) {
+    for (int thread = 0; shares && thread < threads; thread++) atomic_init(&pool->shares[thread].open, 0);
+    if (!pool->work || !pool->handles || !shares || pool_reserve(pool, 1024)) {
         pool_free(pool);
         return NULL;
     }
@@ -159,5 +182,6 @@ void pool_free(Pool *pool) {
     pthread_mutex_destroy(&pool->lock);
     free(pool->work);
     free(pool->handles);
+    free(pool->shares);
     free(pool);
 }
