@@ -32,10 +32,17 @@ INLINE int64_t product_pieces(const product_args *p) {
     return p->columns < EVEN * PANEL ? larger(1, smaller(2, p->columns / PANEL)) : smaller(EVEN, p->columns / (2 * PANEL));
 }
 
+/* How many columns of b are copied at a time where the columns of a lie in one piece. */
+INLINE int64_t product_copied(const product_args *p) {
+    return smaller(COPIED / smaller(COLUMN_DEPTH, p->depth), ceil_div(p->columns, WIDTH) * WIDTH) / WIDTH * WIDTH;
+}
+
 static Demand product_demand(const void *args) {
     const product_args *p = args;
-    const int64_t copied = ceil_div(MOST_SHARE, HEIGHT) * block_floats(HEIGHT, COLUMN_DEPTH) + COPIED;
-    return (Demand){product_shares(p) * product_pieces(p), p->a_step == 1 ? PANEL * PANEL_DEPTH : copied};
+    const int64_t shares = product_shares(p), depth = smaller(COLUMN_DEPTH, p->depth);
+    const int64_t blocks = ceil_div(ceil_div(p->rows, shares), HEIGHT);
+    const int64_t copied = blocks * block_floats(HEIGHT, depth) + product_copied(p) * depth;
+    return (Demand){shares * product_pieces(p), p->a_step == 1 ? PANEL * PANEL_DEPTH : copied};
 }
 
 INLINE Range product_rows(const product_args *p, int64_t share) {
@@ -107,16 +114,16 @@ typedef struct {
    written in long pieces. */
 static void product_by_columns(const Side *sides, int count, Range own, float *work) {
     const product_args *any = sides->product;
-    float *a = work, *b = work + ceil_div(own.count, HEIGHT) * block_floats(HEIGHT, COLUMN_DEPTH);
+    float *a = work, *b = work + ceil_div(own.count, HEIGHT) * block_floats(HEIGHT, smaller(COLUMN_DEPTH, any->depth));
     for (const Side *side = sides; side < sides + count; side++)
         if (side->product->bias) product_begin(side->product, own, side->columns);
     for (int64_t k = 0; k < any->depth; k += COLUMN_DEPTH) {
-        const int64_t depth = smaller(COLUMN_DEPTH, any->depth - k), group = COPIED / depth / WIDTH * WIDTH;
+        const int64_t depth = smaller(COLUMN_DEPTH, any->depth - k);
         pack_blocks(any->a + own.first + k * any->a_step, any->a_step, depth, own.count, HEIGHT, a);
         for (const Side *side = sides; side < sides + count; side++) {
-            const Range all = side->columns;
-            for (int64_t column = 0; column < all.count; column += group)
-                product_group(side->product, own, all.first + column, smaller(group, all.count - column), k, depth, a, b);
+            const int64_t first = side->columns.first, count = side->columns.count, some = product_copied(side->product);
+            for (int64_t column = 0; column < count; column += some)
+                product_group(side->product, own, first + column, smaller(some, count - column), k, depth, a, b);
         }
     }
 }
@@ -162,8 +169,8 @@ static void product_run(const void *args, int64_t part, float *work) {
 DECLARE(products_beside)
 
 static Demand products_beside_demand(const void *args) {
-    const product_args *one = ((const products_beside_args *)args)->one;
-    return (Demand){product_shares(one), product_demand(one).work};
+    const products_beside_args *p = args;
+    return (Demand){product_shares(p->one), larger(product_demand(p->one).work, product_demand(p->other).work)};
 }
 
 static void products_beside_run(const void *args, int64_t part, float *work) {
