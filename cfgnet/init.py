@@ -251,3 +251,21 @@ class Bilinear(Filler):
         half = math.ceil(shape[3] / 2)
         line = 1 - abs(np.arange(shape[3]) / half - (shape[3] - 1) / (2 * half))
         return np.broadcast_to(np.outer(line, line), shape).copy()
+
+
+class Sinusoid(Filler):
+    """Waves: element i of n in row t is sin(t / base^(i / n)), or for an odd i cos(t / base^((i - 1) / n)).
+
+    t counts along the first axis and i along the last; between them all is the same.
+    """
+
+    base: float = Field(default=10000.0, gt=1)
+    """The longest wave is 2 pi times this long."""
+
+    def fill(self, rng: np.random.Generator, shape: Shape) -> Array:
+        import numpy as np
+
+        place = np.arange(shape[-1])
+        step = np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
+        angle = step / self.base ** ((place - place % 2) / shape[-1])
+        return np.broadcast_to(np.where(place % 2, np.cos(angle), np.sin(angle)), shape).copy()

@@ -1,18 +1,23 @@
 """Part: a frozen pydantic model that a configuration picks by name, as in `{type: ReLU}` or `{source: digits}`.
 
 A *family* is a direct subclass that says so (`class Filler(Part, family="filler")`). Every concrete subclass joins the
-family's registry by being defined; there is no list to keep. The string under a field is its documentation.
+family's registry by being defined; there is no list to keep. The string under a field is its documentation. A family
+whose members lie in a package of their own says so, and a module of it is imported when one of its members is named.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import inspect
 import itertools
+import pkgutil
 import re
 import textwrap
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -105,6 +110,58 @@ def _docs_in_source(cls: type) -> dict[str, str]:
     return docs
 
 
+_DEFINITION = re.compile(r"^class (\w+)|^    aliases = \(([^)]*)\)", re.MULTILINE)
+_QUOTED = re.compile(r'"(.+?)"')
+
+
+class Home:
+    """The package where the members of a family lie, whose modules are imported when their members are asked for.
+
+    What a module defines is read in its text: its classes, at the left margin, and their `aliases`, a tuple of strings.
+    """
+
+    def __init__(self, package: str = "", path: Iterable[str] = (), spell: Callable[[str], str] = str):
+        self.package, self._path, self._spell = package, path, spell
+
+    @functools.cached_property
+    def _modules(self) -> dict[str, Path]:
+        """The modules by name, and where the text of each should be."""
+        return {
+            f"{self.package}.{module.name}": Path(folder, f"{module.name}.py")
+            for folder in self._path
+            for module in pkgutil.iter_modules([folder])
+        }
+
+    @functools.cached_property
+    def _defining(self) -> dict[str, list[str]]:
+        """The modules that define a member, by its own name and its aliases."""
+        found = defaultdict(list)
+        for module, file in self._modules.items():
+            try:
+                text = file.read_text("utf-8")
+            except OSError:  # there is only what was compiled of it
+                importlib.import_module(module)
+                continue
+            for name, aliases in _DEFINITION.findall(text):
+                for each in [self._spell(name)] if name else _QUOTED.findall(aliases):
+                    found[each].append(module)
+        return found
+
+    def modules_of(self, name: str) -> list[str]:
+        """The modules whose text defines a member that is called `name`."""
+        return self._defining.get(name, [])
+
+    def open(self, name: str) -> None:
+        """Imports what defines the member called `name`."""
+        for module in self.modules_of(name):
+            importlib.import_module(module)
+
+    def open_all(self) -> None:
+        """Imports every module."""
+        for module in self._modules:
+            importlib.import_module(module)
+
+
 class Part(Config):
     """A member of a family, chosen in a configuration by the family's `tag` key."""
 
@@ -115,6 +172,9 @@ class Part(Config):
     aliases: ClassVar[tuple[str, ...]] = ()
     """Other names that are understood; the canonical one is written back."""
     registry: ClassVar[dict[str, type[Part]]] = {}
+    """The members that are imported, by canonical name."""
+    home: ClassVar[Home] = Home()
+    """Where members lie that may still have to be imported."""
     type_name: ClassVar[str] = ""
 
     def __init_subclass__(cls, family: str = "", abstract: bool = False, **kwargs: Any) -> None:
@@ -127,6 +187,8 @@ class Part(Config):
             cls.family, cls.registry = family, {}
         elif not abstract:
             cls.type_name = cls.spell(cls.__name__)
+            if cls.__module__.rpartition(".")[0] != cls.home.package:
+                cls.home.open(cls.type_name)  # so that it is known that the name is taken
             other = cls.registry.get(cls.type_name)
             if other and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ContractError(
@@ -142,13 +204,19 @@ class Part(Config):
     @classmethod
     def members(cls) -> dict[str, type[Self]]:
         """Every member of the family by canonical name, sorted."""
+        cls.home.open_all()
+        return cls._imported()
+
+    @classmethod
+    def _imported(cls) -> dict[str, type[Self]]:
         return dict(sorted(cls.registry.items()))  # type: ignore[arg-type]  # a family's registry holds its own kind
 
     @classmethod
     def find(cls, name: str) -> type[Self] | None:
         """The member called `name`, by its own name or an alias; None if there is none."""
-        members = cls.members()
-        return members.get(name) or next((m for m in members.values() if name in m.aliases), None)
+        cls.home.open(name)
+        known = cls._imported()
+        return known.get(name) or next((m for m in known.values() if name in m.aliases), None)
 
     @classmethod
     def unknown(cls, name: str) -> tuple[str, str]:

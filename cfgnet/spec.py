@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, ValidationError, model_validator
 
-import cfgnet.layers  # noqa: F401  registers the layer types
+import cfgnet.layers  # noqa: F401  says where the layer types lie
 from cfgnet import yamlio
 from cfgnet.backend import Backend, BackendName, get_backend
 from cfgnet.backend.kernels import ConvAlgo

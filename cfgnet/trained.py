@@ -148,8 +148,8 @@ class Predictor:
         self.layers = [_rewired(node.layer, node.reads(), node.writes()) for node in leading_to(graph, fetch)]
         if function:
             self.result = f"{fetch}.{function}"
-            settings = {"name": self.result} | ({} if axis is None else {"axis": axis})
-            last = Layer.members()[function].model_validate(settings)
+            settings = {"type": function, "name": self.result} | ({} if axis is None else {"axis": axis})
+            last = Layer.model_validate(settings)
             self.layers.append(_rewired(last, [fetch], [self.result]))
         read = {name for layer in self.layers for name in layer.inputs or ()}
         self.inputs = [name for name in graph.inputs if name in read]

@@ -28,7 +28,7 @@ layers:
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """Layers that a test defines are gone after it."""
-    monkeypatch.setattr(Layer, "registry", dict(Layer.registry))
+    monkeypatch.setattr(Layer, "registry", dict(Layer.members()))
 
 
 def define(base, **body):

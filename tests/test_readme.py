@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import cfgnet.layers  # registers the layer types
+import cfgnet.layers  # says where the layer types lie
 from cfgnet.cli import COMMANDS, main
 from cfgnet.layer import Layer
 

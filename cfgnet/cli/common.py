@@ -72,6 +72,8 @@ def common_options(function: F) -> F:
 
 
 def _load_layers(_: click.Context, __: click.Parameter, folders: tuple[Path, ...]) -> None:
+    if folders:
+        import cfgnet.layers  # noqa: F401  so that a type that has the name of one of cfgnet's is found out where it stands
     for folder in folders:
         for file in sorted(folder.glob("*.py")):
             name = "cfgnet_user_layers." + re.sub(r"\W", "_", str(file.resolve()))

@@ -46,7 +46,7 @@ def command(
       cfgnet grad-check --layer Pooling    one type
       cfgnet grad-check net.yaml           your net, at the values that it really produces
     """
-    import cfgnet.layers  # noqa: F401  registers the layer types
+    import cfgnet.layers  # noqa: F401  says where the layer types lie
     from cfgnet.gradcheck import check_types, grad_check
     from cfgnet.prepare import load
 

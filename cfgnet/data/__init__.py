@@ -2,19 +2,19 @@
 
     Source --open(seed)--> Records --Batches(source, records, phase, seed)--> {tensor name: array} for an iteration
 
-Defining a `Source` in a module of this folder is all that it takes to add one.
+Defining a `Source` in a module of this folder is all that it takes to add one; it is imported when it is named.
 """
 
 from __future__ import annotations
-
-import importlib
-import pkgutil
 
 from cfgnet.data.batches import Batches, Prefetch
 from cfgnet.data.examine import Finding, class_counts, examine
 from cfgnet.data.memory import Memory
 from cfgnet.data.source import ArrayRecords, Records, Source
 from cfgnet.data.transform import Transform
+from cfgnet.part import Home
+
+Source.home = Home(__name__, __path__, Source.spell)
 
 __all__ = [
     "ArrayRecords",
@@ -28,12 +28,3 @@ __all__ = [
     "class_counts",
     "examine",
 ]
-
-
-def load_members() -> None:
-    """Imports every module of this folder, so that all sources are registered."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-
-
-load_members()

@@ -1,16 +1,14 @@
-"""The layer types, one family to a file. Importing this package registers them all; there is no list to keep."""
+"""The layer types, one family to a file, which is imported when one of its types is named; there is no list to keep."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 from typing import Any
 
 from cfgnet.layer import Layer
+from cfgnet.part import Home
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+Layer.home = Home(__name__, __path__, Layer.spell)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from cfgnet.errors import ShapeError
-from cfgnet.init import Constant, Filler, Xavier
+from cfgnet.init import Constant, Filler, Sinusoid, Xavier
 from cfgnet.layer import Case, Layer, Param, text
 
 _IDENTITY = [[1.0, 0.0], [0.0, 1.0]]
@@ -186,24 +186,6 @@ class MultiHeadAttention(Layer):
 def _rows(array):
     """A matrix with a row for each step of each sample."""
     return array.reshape(-1, array.shape[-1])
-
-
-class Sinusoid(Filler):
-    """Waves: element i of n in row t is sin(t / base^(i / n)), or for an odd i cos(t / base^((i - 1) / n)).
-
-    t counts along the first axis and i along the last; between them all is the same.
-    """
-
-    base: float = Field(default=10000.0, gt=1)
-    """The longest wave is 2 pi times this long."""
-
-    def fill(self, rng, shape):
-        import numpy as np
-
-        place = np.arange(shape[-1])
-        step = np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
-        angle = step / self.base ** ((place - place % 2) / shape[-1])
-        return np.broadcast_to(np.where(place % 2, np.cos(angle), np.sin(angle)), shape).copy()
 
 
 class PositionalEncoding(Layer):

@@ -1,15 +1,11 @@
-"""Solvers: from gradients to an update; one family to a file. Importing this package registers them all."""
+"""Solvers: from gradients to an update; one family to a file, which is imported when one of its members is named."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
+from cfgnet.part import Home
 from cfgnet.solver.base import Average, ParamGroup, Solver, Treatment
+from cfgnet.solver.descent import SGD
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
-
-from cfgnet.solver.descent import SGD  # noqa: E402  after its siblings, which it does not need
+Solver.home = Home(__name__, __path__, Solver.spell)
 
 __all__ = ["SGD", "Average", "ParamGroup", "Solver", "Treatment"]

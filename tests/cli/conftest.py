@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 import cfgnet
-import cfgnet.layers  # noqa: F401  registers the layer types, before a test puts a copy in their place
+import cfgnet.layers  # noqa: F401  says where the layer types lie
 from cfgnet.cli import main
 from cfgnet.layer import Layer
 
@@ -76,4 +76,4 @@ def trained(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _only_the_layers_of_cfgnet(monkeypatch):
     """What a test adds with --layers is gone after it."""
-    monkeypatch.setattr(Layer, "registry", dict(Layer.registry))
+    monkeypatch.setattr(Layer, "registry", dict(Layer.members()))

@@ -390,6 +390,14 @@ def test_without_the_flag_the_message_names_the_file(command, own):
     assert "Twice" not in Layer.members()
 
 
+def test_a_type_with_the_name_of_one_that_is_not_imported_yet_is_a_message_with_its_place(own, tmp_path):
+    (tmp_path / "layers" / "bad.py").write_text(TWICE.replace("Twice", "LSTM"), encoding="utf-8")
+    command = [sys.executable, "-m", "cfgnet", "check", "own.yaml", "--layers", "layers"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert said.returncode == 2
+    assert said.stderr.startswith("layers/bad.py:7: layer type 'LSTM' is defined twice: in cfgnet.layers.lstm")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -13,7 +13,7 @@ import scipy.special
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import cfgnet.layers  # noqa: F401  registers the layer types
+import cfgnet.layers  # noqa: F401  says where the layer types lie
 from cfgnet.backend import get_backend
 from cfgnet.graph import TensorType
 from cfgnet.layer import Layer

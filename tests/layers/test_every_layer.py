@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import cfgnet.layers  # noqa: F401  registers the layer types
+import cfgnet.layers  # noqa: F401  says where the layer types lie
 from cfgnet.backend import why_not
 from cfgnet.errors import ContractError, ShapeError
 from cfgnet.gradcheck import check_case

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cfgnet.layers  # noqa: F401  registers the layer types
+import cfgnet.layers  # noqa: F401  says where the layer types lie
 from cfgnet.backend import get_backend
 from cfgnet.errors import ContractError, Locate
 from cfgnet.evaluate import Evaluator

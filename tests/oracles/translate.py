@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import cfgnet.layers  # noqa: F401  # fills the registry
+import cfgnet.layers  # noqa: F401  # says where the layer types lie
 from cfgnet.init import Filler
 from cfgnet.layer import Kind, Layer
 from cfgnet.layers.lstm import LSTM
