@@ -61,15 +61,19 @@ class Program:
     """The arrays and numbers that it asks for."""
 
     @functools.cached_property
+    def last_uses(self) -> dict[Operand, int]:
+        """The last instruction that reads each name, and each result by its place in the program."""
+        return {o: n for n, i in enumerate(self.instructions) for o in i.operands if not isinstance(o, float)}
+
+    @functools.cached_property
     def places(self) -> tuple[int, ...]:
         """The temporary array that each instruction but the last writes; one is used again once it is read out."""
-        last_use = {o: n for n, i in enumerate(self.instructions) for o in i.operands if isinstance(o, int)}
         free, count, places = list[int](), 0, list[int]()
         for number, instruction in enumerate(self.instructions[:-1]):
             if not free:
                 free, count = [count], count + 1
             places.append(free.pop())
-            free += [places[o] for o in {*instruction.operands} if isinstance(o, int) and last_use[o] == number]
+            free += [places[o] for o in {*instruction.operands} if isinstance(o, int) and self.last_uses[o] == number]
         return tuple(places)
 
 

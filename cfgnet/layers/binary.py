@@ -21,8 +21,8 @@ class Binary(PerElement, abstract=True):
 
     predicts = "Sigmoid"
 
-    def forward(self, k, x, target, loss, n, sample_weight=None):
-        self._sum(k, loss, n, self._given(x, target, sample_weight))
+    def forward(self, k, x, target, loss, n, summed, sample_weight=None):
+        self._sum(k, loss, n, summed, self._given(x, target, sample_weight))
 
     def backward(self, k, x, target, dloss, dx, n, sample_weight=None):
         self._spread(k, dloss, n, self._given(x, target, sample_weight), x=dx)
@@ -94,10 +94,10 @@ class SigmoidCrossEntropyLoss(Binary):
         return result
 
     def scratch(self):
-        return {"n": ()} | ({"pos": (len(self.pos_weight),)} if len(self.pos_weight) > 1 else {})
+        return super().scratch() | ({"pos": (len(self.pos_weight),)} if len(self.pos_weight) > 1 else {})
 
-    def forward(self, k, x, target, loss, n, sample_weight=None, pos=None):
-        self._sum(k, loss, n, self._with_pos(k, pos, self._given(x, target, sample_weight)))
+    def forward(self, k, x, target, loss, n, summed, sample_weight=None, pos=None):
+        self._sum(k, loss, n, summed, self._with_pos(k, pos, self._given(x, target, sample_weight)))
 
     def backward(self, k, x, target, dloss, dx, n, sample_weight=None, pos=None):
         self._spread(k, dloss, n, self._with_pos(k, pos, self._given(x, target, sample_weight)), x=dx)

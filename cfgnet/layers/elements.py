@@ -22,7 +22,7 @@ class PerElement(Loss, abstract=True):
     normalization: Literal["VALID", "FULL", "BATCH_SIZE", "NONE", "POSITIVE"]
     """What n is."""
 
-    mean: ClassVar[str] = "loss / n"
+    mean: ClassVar[str] = "summed / n"
     """What the loss is of the sum: what is done here is not done to each element."""
 
     ports = "x, target, sample_weight? -> loss"
@@ -48,7 +48,7 @@ class PerElement(Loss, abstract=True):
         return ()
 
     def scratch(self):
-        return {"n": ()}
+        return {"n": (), "summed": ()}
 
     def flops(self, x):
         return 4 * size(x)
@@ -79,9 +79,9 @@ class PerElement(Loss, abstract=True):
             return sum_of_weights(k, n, weight, range(x.ndim), **given)  # among which x spans all elements
         return divisor(self.normalization, x.size, x.shape[0], None)
 
-    def _sum(self, k, loss, n, given):
-        k.sum(self._weighed(self.each(), given), loss, range(given["x"].ndim), **given)
-        k.map(self.mean, loss, loss=loss, n=self._total(k, n, given))
+    def _sum(self, k, loss, n, summed, given):
+        k.sum(self._weighed(self.each(), given), summed, range(given["x"].ndim), **given)
+        k.map(self.mean, loss, summed=summed, n=self._total(k, n, given))
 
     def _spread(self, k, dloss, n, given, **gradients):
         """Computes the gradients that are not None."""
@@ -99,8 +99,8 @@ class Distance(PerElement, abstract=True):
     """What n is: VALID the sum of the weights of all elements, which without weights is their number, FULL their
     number, BATCH_SIZE the first axis, NONE 1."""
 
-    def forward(self, k, x, target, loss, n, sample_weight=None):
-        self._sum(k, loss, n, self._given(x, target, sample_weight))
+    def forward(self, k, x, target, loss, n, summed, sample_weight=None):
+        self._sum(k, loss, n, summed, self._given(x, target, sample_weight))
 
     def backward(self, k, x, target, dloss, n, dx=None, dtarget=None, sample_weight=None):
         self._spread(k, dloss, n, self._given(x, target, sample_weight), x=dx, target=dtarget)
@@ -116,7 +116,7 @@ class EuclideanLoss(Distance):
     normalization: Normalization = "BATCH_SIZE"
     """What n is: BATCH_SIZE the first axis, FULL the number of elements, VALID the sum of their weights, NONE 1."""
 
-    mean = "loss * (0.5 / n)"
+    mean = "summed * (0.5 / n)"
 
     aliases = ("L2Loss",)
     cases = [
@@ -311,7 +311,7 @@ class GaussianNLLLoss(PerElement):
     """What n is: VALID the sum of the weights of all elements, which without weights is their number, FULL their
     number, BATCH_SIZE the first axis, NONE 1."""
 
-    mean = "loss * (0.5 / n)"
+    mean = "summed * (0.5 / n)"
 
     ports = "x, target, var, sample_weight? -> loss"
     cases = [
@@ -336,8 +336,8 @@ class GaussianNLLLoss(PerElement):
             same("x and var", (x, var))
         return super().shapes(x, target, sample_weight)
 
-    def forward(self, k, x, target, var, loss, n, sample_weight=None):
-        self._sum(k, loss, n, self._given(x, target, sample_weight) | {"var": var.reshape(x.shape)})
+    def forward(self, k, x, target, var, loss, n, summed, sample_weight=None):
+        self._sum(k, loss, n, summed, self._given(x, target, sample_weight) | {"var": var.reshape(x.shape)})
 
     def backward(self, k, x, target, var, dloss, n, dx=None, dtarget=None, dvar=None, sample_weight=None):
         given = self._given(x, target, sample_weight) | {"var": var.reshape(x.shape)}

@@ -28,10 +28,8 @@ def arrays(shape, names, seed=0):
 def numpy_value(formula, given):
     """The formula, evaluated by Python over numpy arrays."""
     functions = {
-        "max": np.maximum,
-        "min": np.minimum,
+        **{"max": np.maximum, "min": np.minimum, "abs": np.abs},
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-        "abs": np.abs,
         "erf": scipy.special.erf,
         **{name: getattr(np, name) for name, (_, count) in FUNCTIONS.items() if hasattr(np, name) and count != 2},
     }
@@ -133,6 +131,15 @@ def test_what_comes_of_numbers_alone_is_computed_once():
     for rate[0] in (2.0, 8.0):  # an array may change
         call()
         np.testing.assert_array_equal(y, rate[0] / 2)
+
+
+def test_a_result_takes_no_array_beside_out_unless_what_lies_there_is_still_read():
+    x, h = np.full(1000, 2.0), np.full(1000, 3.0)
+    for formula, arrays_beside in (("0.5 * h + x", 0), ("0.5 * h + 3 * x", 1), ("exp(x) + h", 1), ("x + 1 - 1", 0)):
+        k, out = Kernels(np, 1), h.copy()
+        k.map(formula, out, h=out, x=x)()
+        np.testing.assert_allclose(out, numpy_value(formula, {"h": h, "x": x}), rtol=1e-15)
+        assert k.held_bytes == arrays_beside * h.nbytes, formula
 
 
 @pytest.mark.parametrize("formula", ["x +", "x.y", "f(x)", "max(x)", "x and y", "'a'", "[x]", "lambda: x", "x < y < 2"])

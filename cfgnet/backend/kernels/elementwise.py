@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cfgnet.backend.expression import Instruction, Program, compiled
+from cfgnet.backend.expression import Program, compiled
 from cfgnet.backend.kernels.base import Array, Base, Call, Record, Shape, in_turn, quick
 from cfgnet.backend.kernels.erf import erf
-from cfgnet.backend.kernels.memory import extent, order
+from cfgnet.backend.kernels.memory import extent, order, overlap
 
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal"}
 EXTREMES = {"maximum", "minimum"}
@@ -202,7 +202,7 @@ class Elementwise(Base):
         last = program.instructions[-1]
         if last.function != "multiply" or out.size > 1:
             return []
-        results, calls = self._results(program, given, out.dtype, thread)
+        results, calls = self._results(program, given, out, thread)
         a, b = (_operand(o, given, results) for o in last.operands)
         if not all(_is_array(f) and f.shape == shape and f.dtype == out.dtype and f.flags.c_contiguous for f in (a, b)):
             return []
@@ -226,34 +226,37 @@ class Elementwise(Base):
 
     def _bound(self, program: Program, given: Mapping[str, Any], out: Array, thread: int) -> list[Call]:
         """The calls that compute a program into `out`."""
-        results, calls = self._results(program, given, out.dtype, thread)
-        last = program.instructions[-1]
-        operands = [_operand(o, given, results) for o in last.operands]
-        return [*calls, *self._steps(last.function, operands, quick(out), thread)]
+        out, last = quick(out), program.instructions[-1]
+        results, calls = self._results(program, given, out, thread)
+        return [*calls, *self._steps(last.function, [_operand(o, given, results) for o in last.operands], out, thread)]
 
     def _results(
-        self, program: Program, given: Mapping[str, Any], dtype: Any, thread: int
+        self, program: Program, given: Mapping[str, Any], out: Array, thread: int
     ) -> tuple[list[Any], list[Call]]:
         """The results of all instructions but the last, and the calls that compute them.
 
-        What comes of numbers alone is a number, which is computed here.
+        What comes of numbers alone is a number, which is computed here. Where `out` holds nothing that is still read,
+        it takes a result, too: the fewer arrays there are, the more of them stay in the cache.
         """
         results, calls = list[Any](), list[Call]()
-        for place, instruction in zip(program.places, program.instructions, strict=False):
+        reads = [program.last_uses.get(name, 0) for name, a in given.items() if _is_array(a) and overlap(a, out)]
+        taken = max(reads, default=0) if out.flags.c_contiguous else len(program.instructions)
+        for number, (place, instruction) in enumerate(zip(program.places, program.instructions, strict=False)):
             operands = [_operand(o, given, results) for o in instruction.operands]
-            target = self._result(instruction, place, operands, dtype, thread)
-            steps = self._steps(instruction.function, operands, target, thread)
-            if any(map(_is_array, operands)) or target.dtype.kind != "f":
-                results.append(target)
-                calls += steps
+            arrays = [*filter(_is_array, operands)]
+            shape, dtype = _broadcast(arrays), bool if instruction.function in COMPARISONS else out.dtype
+            if not arrays and out.dtype.kind == "f" and dtype == out.dtype:
+                number_alone = self.xp.empty((), dtype)
+                in_turn(self._steps(instruction.function, operands, number_alone, thread))()
+                results.append(float(number_alone))
+                continue
+            if taken <= number and shape == out.shape and dtype == out.dtype:
+                target, taken = out, program.last_uses.get(number, number)
             else:
-                in_turn(steps)()
-                results.append(float(target))
+                target = self.temporary(thread, place, shape, dtype)
+            results.append(target)
+            calls += self._steps(instruction.function, operands, target, thread)
         return results, calls
-
-    def _result(self, instruction: Instruction, place: int, operands: list[Any], dtype: Any, thread: int) -> Array:
-        shape = _broadcast(list(filter(_is_array, operands)))
-        return self.temporary(thread, place, shape, bool if instruction.function in COMPARISONS else dtype)
 
     def _steps(self, function: str, operands: list[Any], out: Array, thread: int) -> list[Call]:
         xp = self.xp
