@@ -17,6 +17,7 @@ from cfgnet.backend.kernels.fold import PRODUCES, folded, overwriting
 from cfgnet.backend.kernels.memory import extent, overlap, same_place, zeros
 from cfgnet.backend.window import Window
 from cfgnet.net import Net
+from cfgnet.prepare import prepare
 
 SHAPE = (6, 4, 3, 5)
 SIZE = 6 * 4 * 3 * 5
@@ -157,6 +158,10 @@ layers:
     assert ("measured", "conv forward", {"norm forward"}) in forward
     assert ("chain", "norm forward", {"scale forward", "relu forward"}) in forward
     assert ("followed", "pool backward", {"relu backward", "scale backward", "norm backward"}) in backward
+    forward, backward = passes(Net(prepare(spec, reuse=True).plans["train"]))
+    assert ("measured", "conv forward", {"scale forward"}) in forward
+    assert ("chain", "scale forward", {"relu forward"}) in forward
+    assert ("followed", "pool backward", {"relu backward", "scale backward"}) in backward
 
 
 @pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
