@@ -39,10 +39,10 @@ def read_by(assign: Mapping[str, str]) -> set[str]:
 def by_name(plan: Plan) -> dict[str, str]:
     """The key of each parameter by `layer.name`, and by the layer's name alone where it has a single one."""
     found: dict[str, str] = {}
-    for shaped in plan.nodes:
-        found |= {f"{shaped.name}.{name}": key for name, key in shaped.params.items()}
-        if len(shaped.params) == 1:
-            found[shaped.name] = next(iter(shaped.params.values()))
+    for layer, params in plan.params.items():
+        found |= {f"{layer}.{name}": key for name, key in params.items()}
+        if len(params) == 1:
+            found[layer] = next(iter(params.values()))
     return found
 
 

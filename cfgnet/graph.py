@@ -37,6 +37,8 @@ class Node:
     """The layer's position in the configuration."""
     inputs: Bound
     outputs: Bound
+    params: Mapping[str, str] = field(default_factory=dict)
+    """The keys of its parameters, where they are settled: those of a layer that stands for others are theirs."""
 
     @property
     def name(self) -> str:

@@ -160,7 +160,8 @@ class Layer(Part, family="layer type"):
     ports: ClassVar[str] = "x -> y"
     cases: ClassVar[list[Case]] = []
     inplace: ClassVar[dict[str, str]] = {}
-    """Outputs that may share the memory of an input: {"y": "x"}."""
+    """Outputs that may share the memory of an input: {"y": "x"}. Where that is a port for many, of any of them; and the
+    gradient of the last may share that of the output."""
     view: ClassVar[bool] = False
     """Whether y is x in another shape, its elements in the same row-major order, so that both may be one array."""
     layout: ClassVar[Literal["rows", "any", "channels_last"]] = "rows"
@@ -189,7 +190,7 @@ class Layer(Part, family="layer type"):
             if hasattr(cls, "tally") and not hasattr(cls, "score"):
                 raise ContractError(f"layer type {cls.__name__}: define score() of what tally() adds up to")
             for output, source in cls.inplace.items():
-                if source in asks(cls, "backward"):
+                if source in asks(cls, "backward") and cls.shape_only is Layer.shape_only:
                     raise ContractError(
                         f"layer type {cls.__name__}: {output!r} may overwrite {source!r}, but backward asks for it"
                     )
@@ -245,6 +246,10 @@ class Layer(Part, family="layer type"):
     def replaced(self, kind: type[Layer], **settings: Any) -> Layer:
         """A layer of another type in the place of this one: with its name, its outputs, and its weight."""
         return kind(name=self.name, outputs=self.outputs, loss_weight=self.loss_weight, **settings)
+
+    def overwrites(self) -> Mapping[str, str]:
+        """The outputs of the layer as it is set up that may overwrite an input; by default those of its type."""
+        return self.inplace
 
     def laid_out(self) -> Literal["rows", "any", "channels_last"]:
         """The layout of the layer as it is set up; by default that of its type."""

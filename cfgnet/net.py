@@ -201,9 +201,9 @@ class Net:
 
     def param(self, name: str) -> Parameter:
         """A parameter by "layer.name", also where it is shared and another layer owns it."""
-        for shaped in self.plan.nodes:
-            for short, key in shaped.params.items():
-                if param_key(shaped.name, short) == name:
+        for layer, params in self.plan.params.items():
+            for short, key in params.items():
+                if param_key(layer, short) == name:
                     return self.params[key]
         raise KeyError(name)
 

@@ -13,6 +13,8 @@ from cfgnet.net import Net
 from cfgnet.update import Updater
 
 Half = Literal["forward", "backward", "update"]
+GOES_ON = ("followed", "measured")
+"""The records that begin with a kernel and go on with its result."""
 HALVES: tuple[Half, ...] = ("forward", "backward", "update")
 
 
@@ -30,13 +32,13 @@ class Pass:
         """What it begins with: "conv and on" where a chain goes on with the result of a kernel."""
         if not isinstance(self.step, Record):
             return "python"
-        return f"{self._begins} and on" if self.step.kernel == "followed" else self._begins
+        return f"{self._begins} and on" if self.step.kernel in GOES_ON else self._begins
 
     @property
     def _begins(self) -> str:
         """The kernel of a record, or the first of those that it is made of."""
         assert isinstance(self.step, Record)
-        kernel: str = self.step.args[0].kernel if self.step.kernel in ("followed", "beside") else self.step.kernel
+        kernel: str = self.step.args[0].kernel if self.step.kernel in (*GOES_ON, "beside") else self.step.kernel
         return kernel
 
     @property
@@ -59,7 +61,10 @@ class Pass:
     @property
     def summed(self) -> Iterator[tuple[str, Any]]:
         """Whose sums are taken while other kernels run, in parts of another size than alone, and where they go."""
-        if len(self.owners) > 1:
+        if isinstance(self.step, Record) and self.step.kernel == "measured":
+            _, moments = self.step.args
+            yield from ((moments.owner, array) for array in moments.args[1:3])
+        elif len(self.owners) > 1:
             owners = self.owners[len(self.owners) - len(self.steps) :]
             yield from ((who, step.out) for who, step in zip(owners, self.steps, strict=True) if step.axes is not None)
 

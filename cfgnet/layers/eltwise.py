@@ -27,6 +27,7 @@ class Eltwise(Layer):
 
     ports = "*x -> y, mask?:int"
     layout = "any"
+    inplace = {"y": "x"}
     aliases = ("Add", "Merge")
     cases = [
         Case(x=[[[1.0, 2.0]], [[3.0, -1.0]]], expect={"y": [[4.0, 1.0]]}),
@@ -82,6 +83,9 @@ class Eltwise(Layer):
         for index in reversed(earlier):
             k.map("where(x == y, index, later)", mask, x=x[index], y=y, index=index, later=later)
             later = mask
+
+    def overwrites(self):
+        return {} if self.operation == "MAX" else self.inplace  # which input is the largest is found when y is there
 
     def shape_only(self):
         return frozenset({"x"} if self.operation == "SUM" else ())

@@ -33,7 +33,7 @@ class BatchNorm(Layer):
     bias_filler: Filler = Constant()
     """How the bias starts."""
 
-    ports = "x -> y, std?, normal?"
+    ports = "x -> y, std?, centre?"
     layout = "any"
     inplace = {"y": "x"}
     cases = [
@@ -61,7 +61,7 @@ class BatchNorm(Layer):
     def shapes(self, x):
         if len(x) < 2:
             raise ShapeError(f"expected samples x channels ..., got {len(x)} axes")
-        return {"y": x, "std": (x[1],)} | ({"normal": x} if self.affine else {})
+        return {"y": x, "std": (x[1],), "centre": (x[1],)}
 
     def params(self, x):
         zero = Constant(value=0.0)
@@ -73,13 +73,14 @@ class BatchNorm(Layer):
         yield Param("factor", (1,), zero, trainable=False)
 
     def scratch(self, x):
-        return {"centre": (x[1],), "spread": (x[1],), "inverse": (x[1],)}
+        return dict.fromkeys(("shift", "spread", "inverse"), (x[1],))
 
     def flops(self, x):
         return 7 * size(x)
 
+    # Of y, backward makes what was normalised where nothing came after that, and of x where something did.
     def shape_only(self):
-        return frozenset({"y"} if self.affine else ())
+        return frozenset({"y"} if self.affine else {"x"})
 
     def _global(self, train):
         return not train if self.use_global_stats is None else self.use_global_stats
@@ -96,10 +97,7 @@ class BatchNorm(Layer):
 
     # A multiplication is several times as fast as a division, so the few standard deviations are inverted first.
 
-    def forward(
-        self, k, x, y, mean, variance, factor, std, centre, spread, inverse, train, normal=None, weight=None, bias=None
-    ):
-        c, i = self._meeting(x, centre, inverse)
+    def forward(self, k, x, y, mean, variance, factor, std, centre, spread, inverse, train, weight=None, bias=None):
         if self._global(train):
             # With a factor of 0 nothing was ever summed, and divided by infinity that is 0.
             running = {"factor": factor, "inf": math.inf}
@@ -107,9 +105,7 @@ class BatchNorm(Layer):
             k.map("sqrt(total / where(factor == 0, inf, factor) + eps)", std, total=variance, eps=self.eps, **running)
         else:
             count = x.size // x.shape[1]
-            k.sum("x", centre, self._axes(x), x=x)
-            k.map("total / count", centre, total=centre, count=count)
-            k.sum("(x - c) * (x - c)", spread, self._axes(x), x=x, c=c)
+            k.moments(x, centre, spread, self._axes(x))
             k.map("sqrt(total / count + eps)", std, total=spread, count=count, eps=self.eps)
             kept = self.moving_average_fraction
             k.map("kept * total + new", mean, total=mean, new=centre, kept=kept)
@@ -118,49 +114,58 @@ class BatchNorm(Layer):
                 "kept * total + new / parts", variance, total=variance, new=spread, kept=kept, parts=max(1, count - 1)
             )
             k.map("kept * total + 1", factor, total=factor, kept=kept)
-        k.map("1 / std", inverse, std=std)
-        k.map("(x - c) * i", normal if self.affine else y, x=x, c=c, i=i)
+        c, i = self._meeting(x, centre, inverse)
         if self.affine:
-            w, b = self._meeting(x, weight, bias)
-            k.map("normal * w + b", y, normal=normal, w=w, b=b)
+            k.map("weight / std", inverse, weight=weight, std=std)
+            k.map("(x - c) * i + b", y, x=x, c=c, i=i, b=self._meeting(x, bias)[0])
+        else:
+            k.map("1 / std", inverse, std=std)
+            k.map("(x - c) * i", y, x=x, c=c, i=i)
 
     def backward(
         self,
         k,
+        x,
         y,
         std,
-        dy,
         centre,
+        dy,
+        shift,
         spread,
         inverse,
         train,
-        normal=None,
         weight=None,
         dx=None,
         dweight=None,
         dbias=None,
     ):
-        normal = y if normal is None else normal
+        rest, given = ("(x - c)", {"x": x, "c": self._meeting(x, centre)[0]}) if self.affine else ("y", {"y": y})
+        batch = dx is not None and not self._global(train)
+        if batch or dbias is not None:
+            k.sum("dy", shift, self._axes(dy), dy=dy)
+        if batch or dweight is not None:
+            k.sum(f"dy * {rest}", spread, self._axes(dy), dy=dy, **given)
+        k.map("1 / std", inverse, std=std)  # behind the sums, which go on with the pass that makes dy
+        # Both sums are of as many numbers as there are channels, and are added as sums over no axis.
         if dbias is not None:
-            k.sum("dy", dbias, self._axes(dy), add=True, dy=dy)
+            k.sum("total", dbias, (), add=True, total=shift)
         if dweight is not None:
-            k.sum("dy * normal", dweight, self._axes(dy), add=True, dy=dy, normal=normal)
+            k.sum("total * i", dweight, (), add=True, total=spread, i=inverse)
         if dx is None:
             return
-        c, along, i = self._meeting(dx, centre, spread, inverse)
-        if not self._global(train):
+        if batch:
             count = dx.size // dx.shape[1]
-            k.sum("dy", centre, self._axes(dx), dy=dy)
-            k.sum("dy * normal", spread, self._axes(dx), dy=dy, normal=normal)
-            for total in (centre, spread):
-                k.map("total / count", total, total=total, count=count)
-        k.map("1 / std", inverse, std=std)
+            k.map("total / count", shift, total=shift, count=count)
+            k.map("total / count", spread, total=spread, count=count)
+            if self.affine:
+                k.map("total * i * i", spread, total=spread, i=inverse)
         if self.affine:
-            k.map("i * w", inverse, i=inverse, w=weight)
-        if self._global(train):
-            k.map("dy * i", dx, dy=dy, i=i)
+            k.map("i * weight", inverse, i=inverse, weight=weight)
+        m, along, i = self._meeting(dx, shift, spread, inverse)
+        if batch:
+            k.map(f"(dy - (m + {rest} * along)) * i", dx, dy=dy, m=m, along=along, i=i, **given)
         else:
-            k.map("(dy - (c + normal * along)) * i", dx, dy=dy, normal=normal, c=c, along=along, i=i)
+            k.map("dy * i", dx, dy=dy, i=i)
 
 
 class Spanning(Layer, abstract=True):
@@ -232,6 +237,13 @@ class Scale(Spanning):
 
     def flops(self, x):
         return (2 if self.bias_term else 1) * size(x)
+
+    def joined(self, before, x):
+        per_channel = self.bias_term and self._span(x) == (1, x[1:2])
+        if type(before) is not BatchNorm or before.affine or not per_channel:
+            return None
+        settings = {name: getattr(before, name) for name in ("use_global_stats", "moving_average_fraction", "eps")}
+        return self.replaced(BatchNorm, affine=True, filler=self.filler, bias_filler=self.bias_filler, **settings)
 
     def forward(self, k, x, y, weight=None, scale=None, bias=None):
         factor, _ = self._view(x, weight if scale is None else scale)

@@ -40,6 +40,7 @@ def make_plan(
     locate, asked = locate or Locate(), dict.fromkeys([*wrt, *(of or ()), *keep], "it is asked for by name")
     changes: list[Change] = []
     nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver)
+    params = {shaped.name: shaped.params for shaped in nodes}
     while reuse and not problems and len(nodes) == len(graph.nodes):
         changed, done, refused = simplified(graph, nodes, wanted_of(graph, asked))
         changes += done
@@ -47,7 +48,9 @@ def make_plan(
             changes += refused
             break
         graph = changed
-        nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver)
+        before = slots
+        nodes, tensors, slots, problems = infer(graph, backend.k, locate, solver, before)
+        slots = {key: slot for key, slot in before.items() if key in slots}
     if problems or len(nodes) < len(graph.nodes):
         return None, problems
     seeds, backward, problems = differentiate(graph, nodes, tensors, slots, wrt, of)
@@ -71,6 +74,7 @@ def make_plan(
         tensors,
         layouts,
         slots,
+        params,
         seeds,
         backward,
         frozenset(kept),

@@ -14,7 +14,7 @@ from typing import Any
 
 from cfgnet.graph import TensorType, flat
 from cfgnet.layer import asks, size
-from cfgnet.plan.model import Backward, Decision, Memory, Place, Shaped, Slot, most_scratch
+from cfgnet.plan.model import Backward, Decision, Flow, Memory, Place, Shaped, Slot, most_scratch
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 INT_BYTES = 4
@@ -109,14 +109,12 @@ class Lives:
             for output, source in pairs(shaped) if time not in self.constants else ():
                 self._take_over(output, source, time, layouts, view=is_view(shaped, layouts))
         for time, step in enumerate(self.backward, len(self.nodes)):
-            fresh = {flow.tensor for flow in step.all_flows if not flow.add}
-            for output, source in pairs(self.nodes[step.node]):
-                if source in fresh:
-                    self._take_over(gradient(source), gradient(output), time, layouts)
+            for output, source in gradient_pairs(step, self.nodes[step.node]):
+                self._take_over(gradient(source), gradient(output), time, layouts)
 
     def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str], view: bool = False) -> None:
         one, other = self.lives.get(guest), self.lives.get(host)
-        if not one or not other:
+        if not one or not other or one.host:
             return
         why = self._refusal(one, other, time, view)
         if (plain(guest) in layouts) != (plain(host) in layouts):
@@ -214,11 +212,21 @@ def asked(shaped: Shaped) -> list[str]:
 
 
 def pairs(shaped: Shaped) -> Iterator[tuple[str, str]]:
-    """The outputs of a layer that may overwrite an input, and that input."""
-    for output, source in shaped.node.layer.inplace.items():
-        names = shaped.node.outputs.get(output), shaped.node.inputs.get(source)
-        if isinstance(names[0], str) and isinstance(names[1], str):
-            yield names[0], names[1]
+    """The outputs of a layer that may overwrite an input, and that input; several where it may be any of them."""
+    for output, source in shaped.node.layer.overwrites().items():
+        name, sources = shaped.node.outputs.get(output), shaped.node.inputs.get(source, ())
+        for each in (sources,) if isinstance(sources, str) else sources:
+            if isinstance(name, str):
+                yield name, each
+
+
+def gradient_pairs(step: Backward, shaped: Shaped) -> Iterator[tuple[str, str]]:
+    """The outputs whose gradient that of an input may overwrite, and that input: of many the last, as it comes last."""
+    for output, source in shaped.node.layer.overwrites().items():
+        name, flow = shaped.node.outputs.get(output), step.flows.get(source)
+        last = flow[-1] if isinstance(flow, tuple) and flow else flow
+        if isinstance(name, str) and isinstance(last, Flow) and not last.add:
+            yield name, last.tensor
 
 
 def is_view(shaped: Shaped, layouts: frozenset[str]) -> bool:

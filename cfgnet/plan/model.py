@@ -150,6 +150,8 @@ class Plan:
     channels_last: frozenset[str]
     """The tensors that lie in memory as (N, spatial..., C); all others lie in rows."""
     slots: Mapping[str, Slot]
+    params: Mapping[str, Mapping[str, str]]
+    """The slot key of each parameter, by layer; also of layers that were left out."""
     seeds: Mapping[str, float]
     """The tensors whose gradient starts at a constant: the losses, with their weights."""
     backward: tuple[Backward, ...]

@@ -21,13 +21,13 @@ MAX_CHAINS = 3
 
 
 def infer(
-    graph: Graph, k: Any, locate: Locate, solver: Solver | None = None
+    graph: Graph, k: Any, locate: Locate, solver: Solver | None = None, known: Mapping[str, Slot] | None = None
 ) -> tuple[list[Shaped], dict[str, TensorType], dict[str, Slot], list[Problem]]:
     """Shapes, tensors, parameters and problems of a graph; a node behind a mistake is left out in silence.
 
-    `solver` says by patterns how parameters are treated.
+    `solver` says by patterns how parameters are treated; `known` are those whose keys nodes name.
     """
-    inference = _Inference(graph, k, locate, solver)
+    inference = _Inference(graph, k, locate, solver, known)
     shaped = [result for node in graph.nodes if (result := inference.node(node))]
     problems = [_advised(problem, inference, try_out(k)) for problem in inference.problems]
     return shaped, inference.tensors, inference.slots, problems
@@ -53,8 +53,15 @@ def try_out(k: Any) -> repair.Attempt:
 
 
 class _Inference:
-    def __init__(self, graph: Graph, k: Any, locate: Locate, solver: Solver | None = None):
-        self.graph, self.k, self.locate, self.solver = graph, k, locate, solver
+    def __init__(
+        self,
+        graph: Graph,
+        k: Any,
+        locate: Locate,
+        solver: Solver | None = None,
+        known: Mapping[str, Slot] | None = None,
+    ):
+        self.graph, self.k, self.locate, self.solver, self.known = graph, k, locate, solver, known or {}
         self.tensors: dict[str, TensorType] = dict(graph.inputs)
         self.settled = set(graph.inputs)
         """The tensors whose type is known from the data or a layer."""
@@ -218,6 +225,9 @@ class _Inference:
         return found
 
     def slot(self, node: Node, param: Param) -> str:
+        if key := node.params.get(param.name):
+            self.slots[key] = self.known[key]
+            return key
         layer, name = self.owner(node, param)
         spec = layer.param.get(param.name, param.spec)
         key = param_key(name, param.name)

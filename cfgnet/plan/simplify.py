@@ -60,7 +60,7 @@ def simplified(graph: Graph, nodes: Sequence[Shaped], wanted: Wanted) -> tuple[G
         refused += [change for change in changes if change.refused]
         applied = _apart([change for change in changes if not change.refused])
         if applied:
-            return _applied(graph, applied), applied, refused
+            return _applied(graph, nodes, applied), applied, refused
     return graph, [], refused
 
 
@@ -118,7 +118,8 @@ def _joined(graph: Graph, nodes: Sequence[Shaped], wanted: Wanted) -> Iterator[C
                 node, "stays", f"with {before.name} it could be one layer, but of {reads[0]}: {stays}", refused=True
             )
             continue
-        instead = Node(layer, node.index, before.inputs, node.outputs)
+        params = {**shapes[before.name].params, **shaped.params}
+        instead = Node(layer, node.index, before.inputs, node.outputs, params)
         outcome = f"one {layer.type_name} together with {before.name}"
         yield Change(node, outcome, "one layer computes what the two do", instead=instead, gone=(before.name,))
 
@@ -190,7 +191,9 @@ def _apart(changes: Sequence[Change]) -> list[Change]:
     return found
 
 
-def _applied(graph: Graph, changes: Sequence[Change]) -> Graph:
+def _applied(graph: Graph, shapes: Sequence[Shaped], changes: Sequence[Change]) -> Graph:
+    """The graph with some changes, whose layers keep the parameters that they have."""
+    params = {shaped.name: shaped.params for shaped in shapes}
     renamed = {old: new for change in changes for old, new in change.renamed.items()}
     gone = {name for change in changes for name in change.gone}
     instead = {change.node.name: change.instead for change in changes}
@@ -208,5 +211,5 @@ def _applied(graph: Graph, changes: Sequence[Change]) -> Graph:
                 port: named(value) if isinstance(value, str) else tuple(map(named, value))
                 for port, value in kept.inputs.items()
             }
-            nodes.append(replace(kept, inputs=inputs))
+            nodes.append(replace(kept, inputs=inputs, params=kept.params or params[kept.name]))
     return replace(graph, nodes=tuple(nodes))

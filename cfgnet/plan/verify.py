@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from cfgnet.plan.memory import asked, gradient, is_view, pairs
+from cfgnet.plan.memory import asked, gradient, gradient_pairs, is_view, pairs
 from cfgnet.plan.model import Plan
 
 
@@ -91,7 +91,7 @@ def _verify_memory(plan: Plan) -> None:
         shaped = plan.nodes[step.node]
         upper = [gradient(name) for name in shaped.node.writes() if gradient(name) in number]
         fresh = [gradient(flow.tensor) for flow in step.all_flows if not flow.add]
-        allowed = {(gradient(source), gradient(output)) for output, source in pairs(shaped)}
+        allowed = {(gradient(source), gradient(output)) for output, source in gradient_pairs(step, shaped)}
         call(shaped.name, [*asked(shaped), *upper], fresh, allowed)
         sums = [gradient(flow.tensor) for flow in step.all_flows if flow.add]
         call(shaped.name, sums, sums, ())

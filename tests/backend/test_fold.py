@@ -17,6 +17,7 @@ from cfgnet.backend.kernels.fold import PRODUCES, folded, overwriting, with_numb
 from cfgnet.backend.kernels.memory import extent, overlap, same_place, zeros
 from cfgnet.backend.window import Window
 from cfgnet.net import Net
+from cfgnet.prepare import prepare
 
 SHAPE = (6, 4, 3, 5)
 SIZE = 6 * 4 * 3 * 5
@@ -145,12 +146,22 @@ layers:
 """,
         encoding="utf-8",
     )
-    net = Net(cfgnet.load(config))
-    forward = [(step.kernel, step.owner, set(step.folded)) for step in net.forward_steps]
-    assert ("followed", "conv forward", {"norm forward"}) in forward
+    spec = cfgnet.load(config)
+
+    def passes(net):
+        return [
+            [(step.kernel, step.owner, set(step.folded)) for step in steps]
+            for steps in (net.forward_steps, net.backward_steps)
+        ]
+
+    forward, backward = passes(Net(spec))
+    assert ("measured", "conv forward", {"norm forward"}) in forward
     assert ("chain", "norm forward", {"scale forward", "relu forward"}) in forward
-    backward = [(step.kernel, step.owner, set(step.folded)) for step in net.backward_steps]
     assert ("followed", "pool backward", {"relu backward", "scale backward", "norm backward"}) in backward
+    forward, backward = passes(Net(prepare(spec, reuse=True).plans["train"]))
+    assert ("measured", "conv forward", {"scale forward"}) in forward
+    assert ("chain", "scale forward", {"relu forward"}) in forward
+    assert ("followed", "pool backward", {"relu backward", "scale backward"}) in backward
 
 
 @pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
@@ -206,6 +217,36 @@ def test_what_follows_a_kernel_goes_on_with_each_part_of_its_result(kernel, chan
         results[fold] = [out, more, total, square]
     for together, alone in zip(results[True], results[False], strict=True):
         np.testing.assert_allclose(together, alone, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")
+@pytest.mark.parametrize("algo", ["direct", "winograd"])
+@pytest.mark.parametrize("channels", [1, 5, 16, 40])
+def test_moments_are_those_of_the_parts_of_a_result(channels, algo):
+    random, window = np.random.default_rng(3), Window((3, 3), (1, 1), (1, 1), (1, 1))
+    x, out = (random.standard_normal((3, 13, 9, channels)).astype(np.float32).transpose(0, 3, 1, 2) for _ in range(2))
+    weight = random.standard_normal((channels, channels, 3, 3)).astype(np.float32)
+    bias = np.full(channels, 1000, np.float32)
+    mean, spread = np.full((2, channels), np.nan, np.float32)
+    recorder = Recorder("test")
+    recorder.conv(x, weight, bias, out, window, 1)
+    recorder.moments(out, mean, spread, (0, 2, 3))
+    (record,) = folded(recorder.records)
+    assert record.kernel == "measured"
+    record.bound(native.make(3, algo).k)()
+    exact = out.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(spread, exact.var((0, 2, 3)) * 3 * 13 * 9, rtol=1e-5)
+
+
+def test_moments_are_taken_by_themselves_of_what_is_no_result_or_another_array():
+    x, y, mean, spread = np.ones((2, 3, 4, 5)), np.ones((2, 3, 4, 5)), np.ones(3), np.ones(3)
+    recorder = Recorder("test")
+    recorder.conv(x, np.ones((3, 3, 1, 1)), None, y, Window((1, 1), (1, 1), (0, 0), (1, 1)), 1)
+    recorder.moments(x, mean, spread, (0, 2, 3))
+    recorder.map("2 * y", x, y=y)
+    recorder.moments(x, mean, spread, (0, 2, 3))
+    assert kernels(folded(recorder.records)) == ["conv", "moments", "map", "moments"]
 
 
 @pytest.mark.skipif(bool(why_not("native")), reason="the numpy kernels do one after the other")

@@ -1,4 +1,4 @@
-"""Normalisation of rows in both tiers, against its definition in float64."""
+"""Normalisation of rows, and moments of channels, in both tiers, against their definitions in float64."""
 
 import numpy as np
 import pytest
@@ -150,3 +150,43 @@ def test_any_number_of_threads_gives_the_same_bits(tier, shape, last):
         k.normalize_dx(x, dx, shape, centre, std, dy, weight, dweight, dbias)()
         found.append([a.tobytes() for a in (y, centre, std, dx, dweight, dbias)])
     assert found[0] == found[1] == found[2]
+
+
+@every_tier
+@pytest.mark.parametrize(("mean", "std"), [(0, 1), (1e3, 1), (-1e3, 0.1), (5, 0)])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (3, 1, 50, 40), (2, 5, 7, 9), (4, 16, 30, 30), (3, 67, 8, 8), (2, 700, 3, 3)]
+)
+def test_moments(k, shape, last, mean, std):
+    random = np.random.default_rng(0)
+    x = (mean + std * random.standard_normal(shape)).astype(np.float32)
+    x = x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if last else x
+    check_moments(k, x, (0, 2, 3))
+
+
+@every_tier
+@pytest.mark.parametrize(("shape", "axes"), [((50, 33), (0,)), ((7, 3, 5), (0, 2)), ((4, 6), ()), ((4, 6), (0, 1))])
+def test_moments_over_other_axes(k, shape, axes):
+    check_moments(k, np.random.default_rng(0).standard_normal(shape).astype(np.float32), axes)
+
+
+def check_moments(k, x, axes):
+    exact = x.astype(np.float64)
+    left = [n for axis, n in enumerate(x.shape) if axis not in axes]
+    mean, spread = (np.full(left, np.nan, np.float32) for _ in range(2))
+    k.moments(x, mean, spread, axes)()
+    np.testing.assert_allclose(mean, exact.mean(axes), rtol=3e-7, atol=1e-6 * exact.std())
+    np.testing.assert_allclose(spread, ((exact - exact.mean(axes, keepdims=True)) ** 2).sum(axes), rtol=1e-4, atol=1e-9)
+
+
+@every_tier
+def test_moments_of_channels_whose_first_value_lies_apart(k):
+    x = np.random.default_rng(0).standard_normal((4, 30, 30, 16)).astype(np.float32)
+    x[:, 0, 0] -= 1e4  # a fifth of all digits lie between that and the others
+    x = x.transpose(0, 3, 1, 2)
+    mean, spread = np.empty((2, 16), np.float32)
+    k.moments(x, mean, spread, (0, 2, 3))()
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), atol=2e-6 * exact.std())
+    np.testing.assert_allclose(spread, exact.var((0, 2, 3)) * 3600, rtol=3e-5)

@@ -40,7 +40,7 @@ def test_every_decision_and_every_refusal_has_its_reason(config, shell):
     assert said.code == 0
     for line in (
         "gradients  unused",
-        "forward, 18 kernels in ",
+        "forward, 16 kernels in ",
         "backward, ",
         "update, 2 kernels in 1 pass:",
         "pool_ave does not work element by element",

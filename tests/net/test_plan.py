@@ -19,7 +19,7 @@ data: {train: {source: digits, batch_size: 4, transform: {scale: 0.0625}}}
 layers:
   - {type: Convolution, name: conv1, num_output: 4, kernel_size: 3, pad: 1}
   - {type: BatchNorm, name: norm}
-  - {type: Scale, name: scale, bias_term: true}
+  - {type: Scale, name: scale}
   - {type: ReLU, name: relu1}
   - {type: Convolution, name: conv2, num_output: 4, kernel_size: 3, pad: 1}
   - {type: Eltwise, name: sum, inputs: [conv2, relu1]}
@@ -72,10 +72,30 @@ def test_sharing_memory_changes_no_bit_of_a_convolutional_net_and_saves_half_of_
 
 def test_an_output_takes_the_place_of_an_input_that_dies_and_of_no_other():
     places = conv_net(True).plan.places
-    for one, other in (("conv1", "norm"), ("scale", "relu1"), ("sum", "relu2")):
+    # The backward of a sum looks at its shape only, so that it takes the place of one of two; relu1 is read by conv2.
+    for one, other in (("conv1", "norm"), ("scale", "relu1"), ("conv2", "sum"), ("sum", "relu2")):
         assert places[one] == places[other]
     assert len({places[name] for name in ("norm", "scale", "sum", "lrn")}) == 4
-    assert places["conv2"] in (places["lrn"], places["lrn.s"])  # the backward of a sum looks at its shape only
+    assert places["d(sum)"] == places["d(relu1)"] != places["d(conv2)"]
+
+
+@pytest.mark.parametrize("coeff", ["", ", coeff: [2, -3, 0.5]"])
+@pytest.mark.parametrize("inputs", ["h, h, h", "h, t, h", "t, h, h", "h, h, t"])
+def test_the_gradient_of_a_sum_takes_the_place_of_one_only_where_none_is_made_of_it_after_that(inputs, coeff):
+    layers = [ip("h", "data"), "{type: TanH, name: t, inputs: h}"]
+    layers += [f"{{type: Eltwise, name: sum, inputs: [{inputs}]{coeff}}}", ip("score", "sum"), LOSS]
+    planned = build(*layers, reuse=True)
+    assert_same(build(*layers), planned)
+    assert (planned.plan.places["d(sum)"] == planned.plan.places.get("d(t)")) == (inputs == "h, h, t")
+
+
+def test_the_largest_of_several_takes_the_place_of_none_because_it_is_compared_with_all_of_them():
+    for operation, places in (("MAX", 3), ("PROD", 2)):
+        layers = [ip(name, "data", more=", frozen: true") for name in "ab"]
+        layers.append(f"{{type: Eltwise, name: e, inputs: [a, b], operation: {operation}}}")
+        planned = build(*layers, ip("score", "e"), LOSS, reuse=True)
+        assert_same(build(*layers, ip("score", "e"), LOSS), planned)
+        assert len({planned.plan.places[name] for name in "abe"}) == places
 
 
 def test_the_channels_lie_last_between_layers_that_like_it_so():

@@ -184,6 +184,56 @@ def test_the_logarithm_of_a_log_softmax_is_not_one_layer():
     assert decisions(net) == {}
 
 
+NORM = "{type: BatchNorm, name: n, inputs: h, eps: 0.1, moving_average_fraction: 0.9}"
+
+
+@pytest.mark.parametrize("phase", ["train", "test"])
+def test_a_scale_with_a_bias_is_one_layer_with_the_normalisation_before_it_and_parameters_keep_their_names(phase):
+    fillers = "filler: {type: gaussian}, bias_filler: {type: gaussian}"
+    layers = [H, NORM, f"{{type: Scale, name: t, bias_term: true, {fillers}}}", SCORE, LOSS]
+    net = both(*layers, exact=False, phase=phase)
+    assert decisions(net) == {"t": "one BatchNorm together with n"} and names(net) == ["h", "t", "score", "loss"]
+    plain = build(*layers, phase=phase)
+    assert [*net.params] == [*plain.params] and {"n.mean", "t.weight"} <= {*net.params}
+    for key, parameter in plain.params.items():
+        np.testing.assert_array_equal(net.params[key].value.shape, parameter.value.shape)
+        assert net.param(key) is net.params[key]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "type: Scale",
+        "type: Bias",
+        "type: Scale, bias_term: true, axis: 0",
+        "type: Scale, bias_term: true, num_axes: 0",
+        "type: BatchNorm",
+    ],
+)
+def test_other_layers_behind_a_normalisation_stay(layer):
+    net = both(H, NORM, f"{{{layer}, name: t}}", SCORE, LOSS)
+    assert decisions(net) == {} and {"n", "t"} <= {*names(net)}
+
+
+def test_a_layer_for_two_has_their_shared_and_frozen_parameters():
+    more = "share: n, inputs: c"
+    layers = [
+        H,
+        "{type: InnerProduct, name: c, inputs: data, num_output: 4}",
+        NORM,
+        "{type: Scale, name: s, bias_term: true, param: {weight: {lr_mult: 2, share: w}, bias: {lr_mult: 0}}}",
+        f"{{type: BatchNorm, name: m, eps: 0.1, {more}}}",
+        "{type: Scale, name: r, bias_term: true, param: {weight: {share: w}}}",
+        "{type: Eltwise, name: t, inputs: [s, r]}",
+        SCORE,
+        LOSS,
+    ]
+    net = both(*layers, exact=False)
+    assert {"n", "m"}.isdisjoint(names(net))
+    assert net.plan.slots["s.weight"].lr_mult == 2 and not net.plan.slots["s.bias"].trainable
+    assert net.param("m.mean") is net.params["n.mean"] and net.param("r.weight") is net.params["s.weight"]
+
+
 BOX = "{type: Reshape, name: box, inputs: h, shape: [0, 2, 1, 2]}"
 
 

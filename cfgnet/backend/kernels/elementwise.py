@@ -91,6 +91,21 @@ class Elementwise(Base):
         """out = formula, summed over `axes`, which out lacks; with `add` it is added to out."""
         return self.chain([Step(formula, out, given, tuple(axes), add)])
 
+    def moments(self, x: Array, mean: Array, spread: Array, axes: Sequence[int]) -> Call:
+        """mean = that of x over `axes`, and spread = the sum over them of (x - mean)^2; both lack those axes."""
+        axes = tuple(axes)
+        whole = mean.reshape([1 if axis in axes else n for axis, n in enumerate(x.shape)])
+        steps = [
+            Step("x", mean, {"x": x}, axes),
+            Step("total / count", mean, {"total": mean, "count": x.size // max(1, mean.size)}),
+            Step("(x - mean) * (x - mean)", spread, {"x": x, "mean": whole}, axes),
+        ]
+        return in_turn([self.chain([step]) for step in steps])
+
+    def measured(self, record: Record, moments: Record) -> Call:
+        """A kernel, and the moments of its result, for which each part may be looked at as soon as it is there."""
+        return in_turn([record.bound(self), moments.bound(self)])
+
     def chain(self, steps: Sequence[Step]) -> Call:
         """Steps over one space, block by block: every step of a block is done before the next block.
 

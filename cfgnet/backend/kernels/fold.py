@@ -45,7 +45,21 @@ MOST_BETWEEN = 4
 
 def folded(items: Sequence[Record | Call]) -> list[Record | Call]:
     """The same work in as few records as it takes; calls that are no records stay where they are."""
-    return _beside(_followed(_chained(items)))
+    return _beside(_followed(_chained(_measured(items))))
+
+
+def _measured(items: Sequence[Record | Call]) -> list[Record | Call]:
+    """The same work with moments taken of the parts of a result, where it has just been computed."""
+    result: list[Record | Call] = []
+    for item in items:
+        before = result[-1] if result else None
+        if isinstance(item, Record) and isinstance(before, Record) and item.kernel == "moments":
+            made = _result(before)
+            if made is not None and same_place(made, item.args[0]):
+                result[-1] = Record(before.owner, "measured", (before, item), {}, before.apart, (item.owner,))
+                continue
+        result.append(item)
+    return result
 
 
 def _chained(items: Sequence[Record | Call]) -> list[Record | Call]:

@@ -20,6 +20,7 @@
 #include "losses.h"
 #include "lstm.h"
 #include "matrix.h"
+#include "moments.h"
 #include "normalization.h"
 #include "pooling.h"
 #include "resampling.h"
@@ -84,6 +85,8 @@ static const Kernel KERNELS[] = {
     ENTRY(rnn_dz),
     ENTRY(uniform),
     ENTRY(copy),
+    ENTRY_OF(moments, moments, NULL, moments_over),
+    ENTRY(moments_together),
     ENTRY_COVERING(normalize),
     ENTRY_OF(normalize_dx, normalize, normalize_covers, NULL),
     ENTRY_COVERING(take),

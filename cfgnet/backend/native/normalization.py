@@ -1,20 +1,53 @@
-"""Normalisation of rows in C."""
+"""Normalisation of rows, and moments of channels, in C."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
-from cfgnet.backend.kernels.base import Array, Call
+from cfgnet.backend.kernels.base import Array, Call, Record
+from cfgnet.backend.kernels.memory import order
 from cfgnet.backend.kernels.normalization import Rows
-from cfgnet.backend.native.base import NativeBase, plain
-from cfgnet.backend.native.elementwise import parts_of
+from cfgnet.backend.native import _native
+from cfgnet.backend.native.base import Around, NativeBase, plain
+from cfgnet.backend.native.elementwise import Space, parts_of
 
 LEAST_ROWS = 8
 """How many times as large x is at least as the totals per channel of all parts."""
+FOUND = 3
+"""As in moments.h: how many numbers of each channel a part finds."""
 
 
 class NativeNormalization(NativeBase):
-    """`normalize` and its gradient."""
+    """`normalize` and its gradient, and `moments`."""
+
+    def moments(self, x: Array, mean: Array, spread: Array, axes: Sequence[int]) -> Call:
+        """As the numpy kernel, in one pass where the axes that are left are the last in memory."""
+        if not _by_channel(x, mean, spread, axes):
+            return super().moments(x, mean, spread, axes)
+        return self._in_turn(*self._moments(x, mean, spread, min(parts_of(x.size), x.size // mean.size)))
+
+    def measured(self, record: Record, moments: Record) -> Call:
+        """As the numpy kernel; where it fits, each part of the result is looked at while it is in the cache."""
+        call = record.bound(self)
+        native = call.call if isinstance(call, Around) else call
+        if not isinstance(native, _native.Call) or not native.covers or not _by_channel(*moments.args):
+            return self._in_turn(call, moments.bound(self))
+        x, mean, spread, _ = moments.args
+        look, together = self._moments(x, mean, spread, native.parts)
+        whole = self.pool.followed(native, look)
+        return self._in_turn(replace(call, call=whole) if isinstance(call, Around) else whole, together)
+
+    def _moments(self, x: Array, mean: Array, spread: Array, parts: int) -> list[_native.Call]:
+        """The calls that look at all parts, and put together what they found."""
+        found = self.temporary(-1, 0, (parts, FOUND, mean.size), np.float32)
+        common = {"found": found, "counts": self.temporary(-1, 0, (parts,), np.int32), "channels": mean.size}
+        return [
+            self.pool.call("moments", x=x.transpose(order(x)), length=x.size, parts=parts, **common),
+            self.pool.call("moments_together", mean=mean, spread=spread, parts=parts, **common),
+        ]
 
     def normalize(
         self,
@@ -69,6 +102,13 @@ class NativeNormalization(NativeBase):
         shape = dict(zip(("samples", "groups", "channels", "positions"), x.shape, strict=True))
         way = {"last": int(not plain(x)), "parts": parts, "eps": eps, "outer_eps": outer_eps}
         return self.pool.call(kernel, **dict.fromkeys(names) | arrays, **shape, **way)
+
+
+def _by_channel(x: Array, mean: Array, spread: Array, axes: Sequence[int]) -> bool:
+    """Whether moments over `axes` are of a float32 array in one piece, in which the axes that are left come last."""
+    axes_in_memory = order(x)
+    lie = x.size > 0 and plain(x.transpose(axes_in_memory), mean, spread)
+    return lie and Space(x.shape, axes_in_memory).kept(axes) == mean.size
 
 
 def _lie_alike(*arrays: Array) -> bool:

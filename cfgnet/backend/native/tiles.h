@@ -13,7 +13,11 @@
    A part is some rows of tiles, few enough that what is in between stays in a core's cache. Each of the 36 planes ends
    with a vector that nobody reads, so that their beginnings do not all fall on the same lines of the fastest cache. */
 
-enum { EDGE = 6, PLANES = EDGE * EDGE, WINOGRAD_CACHE = 1 << 18 /* floats in between, or of a weight */ };
+enum { EDGE = 6, PLANES = EDGE * EDGE };
+/* The floats in between, of a part; and those of a weight that does not stay in the cache. Of the cache, a part leaves room
+   for the weight, for what it reads and writes, and for what goes on with its result. */
+enum { WINOGRAD_PART = 1 << 16, LARGE_WEIGHT = 1 << 18 };
+enum { LINE = 16 }; /* floats of a line of a cache */
 /* The fewest tiles of a part; more where a weight does not stay in the cache, and is read again for each part. */
 enum { LEAST_TILES = 24, MORE_TILES = 64 };
 
@@ -95,7 +99,7 @@ static Tiling tiling(int64_t kernel, int64_t height, int64_t width, int64_t samp
     Tiling t = {.size = EDGE + 1 - kernel};
     t.down = ceil_div(height, t.size);
     t.across = ceil_div(width, t.size);
-    const int64_t fit = WINOGRAD_CACHE / (PLANES * channels * t.across), total = t.down * samples;
+    const int64_t fit = WINOGRAD_PART / (PLANES * channels * t.across), total = t.down * samples;
     const int64_t parts = ceil_div(total, larger(1, larger(fit, ceil_div(least, t.across))));
     t.rows = ceil_div(total, ceil_div(parts, EVEN) * EVEN);
     return t;
@@ -122,6 +126,14 @@ INLINE void locate_pixels(const Images *m, int64_t sample, int64_t y, int64_t x,
         }
 }
 
+/* Asks for the pixels of a square before they are read, and for those of the next sample where it has fewer lines. */
+INLINE void fetch_pixels(const Images *m, int64_t sample, int64_t y, int64_t x, const int edge) {
+    const float *line = m->pixels + ((sample * m->height + y) * m->width + x) * m->channels;
+    for (int i = 0; i < edge; i++, line += m->width * m->channels)
+        for (int j = 0; j < edge; j++)
+            for (int64_t c = 0; c < m->depth; c += LINE) __builtin_prefetch(line + j * m->channels + c, 0, 2);
+}
+
 /* B' x B of the rows of tiles `first` to `stop`: planes[p * plane + tile * channels + channel]. */
 static void transform_input(const Images *x, const Tiling *t, int64_t offset_h, int64_t offset_w, int64_t first,
                             int64_t stop, const float *zeros, float *planes) {
@@ -129,8 +141,9 @@ static void transform_input(const Images *x, const Tiling *t, int64_t offset_h, 
     const float *pixels[PLANES];
     for (int64_t row = first; row < stop; row++)
         for (int64_t column = 0; column < t->across; column++, planes += channels) {
-            locate_pixels(x, row / t->down, row % t->down * t->size + offset_h, column * t->size + offset_w, EDGE, zeros,
-                          pixels);
+            const int64_t y = row % t->down * t->size + offset_h;
+            locate_pixels(x, row / t->down, y, column * t->size + offset_w, EDGE, zeros, pixels);
+            if (row + 1 < stop) fetch_pixels(x, row / t->down, y + EDGE, column * t->size, (int)t->size);
             for (int64_t c = 0; c < channels; c += LANES) {
                 const int64_t n = smaller(LANES, channels - c);
                 vec tile[PLANES], line[EDGE];
@@ -157,6 +170,7 @@ INLINE void transform_gradient(const Images *dy, const Tiling *t, const int size
     for (int64_t row = first; row < stop; row++)
         for (int64_t column = 0; column < t->across; column++, planes += channels) {
             locate_pixels(dy, row / t->down, row % t->down * size, column * size, size, zeros, pixels);
+            if (row + 1 < stop) fetch_pixels(dy, row / t->down, row % t->down * size + size, column * size, size);
             for (int64_t c = 0; c < channels; c += LANES) {
                 const int64_t n = smaller(LANES, channels - c);
                 vec tile[PLANES];

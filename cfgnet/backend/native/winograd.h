@@ -34,7 +34,7 @@ INLINE void transform_output(const winograd_args *w, const Tiling *t, const int 
 static Tiling winograd_tiling(const winograd_args *w) {
     const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
     return tiling(w->kernel, w->target_h, w->target_w, w->samples, in + out,
-                  PLANES * in * out > WINOGRAD_CACHE ? MORE_TILES : LEAST_TILES);
+                  PLANES * in * out > LARGE_WEIGHT ? MORE_TILES : LEAST_TILES);
 }
 
 static Demand winograd_demand(const void *args) {
@@ -45,6 +45,19 @@ static Demand winograd_demand(const void *args) {
     return (Demand){ceil_div(w->samples * t.down, t.rows), planes + whole_vectors(in)};
 }
 
+/* The first element of a row of tiles. */
+static int64_t winograd_start(const winograd_args *w, const Tiling *t, int64_t row) {
+    return (row / t->down * w->target_h + row % t->down * t->size) * w->target_w * w->target_c;
+}
+
+/* Asks for some of the lines of memory that rows of tiles are written to, so that they come while a plane is multiplied:
+   to write a part of a line takes reading it. */
+INLINE void fetch_target(const winograd_args *w, const Tiling *t, int64_t first, int64_t stop, int64_t plane) {
+    const int64_t start = winograd_start(w, t, first), lines = (winograd_start(w, t, stop) - start) / LINE;
+    for (int64_t line = lines * plane / PLANES; line < lines * (plane + 1) / PLANES; line++)
+        __builtin_prefetch(w->target + start + line * LINE, 1, 2);
+}
+
 /* Rows of tiles of one group. */
 static void winograd_tiles(const winograd_args *w, const Tiling *t, int64_t first, int64_t stop, float *work) {
     const int64_t in = w->source_c / w->group, out = w->target_c / w->group;
@@ -53,8 +66,10 @@ static void winograd_tiles(const winograd_args *w, const Tiling *t, int64_t firs
     float *zeros = work, *x = zeros + whole_vectors(in), *y = x + PLANES * x_plane;
     clear_floats(zeros, in);
     transform_input(&source, t, w->offset_h, w->offset_w, first, stop, zeros, x);
-    for (int64_t p = 0; p < PLANES; p++)
+    for (int64_t p = 0; p < PLANES; p++) {
+        fetch_target(w, t, first, stop, p);
         run_rows(x + p * x_plane, in, w->weight + p * size, y + p * y_plane, out, (stop - first) * t->across, in, out);
+    }
     if (t->size == 4)
         transform_output(w, t, 4, first, stop, y);
     else
@@ -72,11 +87,6 @@ static void winograd_run(const void *args, int64_t part, float *work) {
         one.source += in, one.target += out, one.weight += PLANES * weight_plane(in, out);
         if (one.bias) one.bias += out;
     }
-}
-
-/* The first element of a row of tiles. */
-static int64_t winograd_start(const winograd_args *w, const Tiling *t, int64_t row) {
-    return (row / t->down * w->target_h + row % t->down * t->size) * w->target_w * w->target_c;
 }
 
 static Range winograd_covers(const void *args, int64_t part) {
