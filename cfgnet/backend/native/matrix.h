@@ -17,8 +17,8 @@ enum { PANEL = MOST_VECTORS * LANES, PANEL_DEPTH = 128, PART_ROWS = 128 };
    time, and the most rows of a part. A high block reads little of b at a time, which so may come from the second cache. */
 enum { HEIGHT = ROWS(2), WIDTH = 2 * LANES, COLUMN_DEPTH = 256, COPIED = 1 << 17, MOST_SHARE = 2 * PART_ROWS };
 
-/* Into how many shares the rows are cut: as many as threads share out well, where there are several. Each copies b, so that
-   they are large where that is not shared out as well, by columns. */
+/* Into how many shares the rows are cut: as many as threads share out well, where there are several. Each copies b, so
+   that they are large, unless there would be too few parts because there are few columns. */
 INLINE int64_t product_shares(const product_args *p) {
     const int64_t shares = ceil_div(p->rows, p->a_step == 1 && p->columns < EVEN * PANEL ? PART_ROWS : MOST_SHARE);
     return shares > 2 ? ceil_div(shares, EVEN) * EVEN : shares;
