@@ -223,3 +223,16 @@ def test_rows_are_kept_and_put_back(tier, data):
         call = k.keep_dx(selector, y, dx)
         (call if tier == "numpy" else in_c(call))()
         np.testing.assert_array_equal(dx, np.where((selector != 0).reshape(-1, *(1,) * len(columns)), x, 0))
+
+
+@every_tier
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 40), (70, 900)])
+def test_a_sum_over_no_axis_is_the_value_itself_and_a_map_onto_itself_changes_nothing(k, shape):
+    x = np.array(np.random.default_rng(0).standard_normal(shape), np.float32)
+    start, total, kept = np.ones(shape, np.float32), np.ones(shape, np.float32), x.copy()
+    k.sum("2 * x", total, (), add=True, x=x)()
+    k.sum("2 * x", start, (), x=x)()
+    k.map("x", x, x=x)()
+    np.testing.assert_allclose(total, 1 + 2 * kept, rtol=1e-6)
+    np.testing.assert_array_equal(start, 2 * kept)
+    np.testing.assert_array_equal(x, kept)

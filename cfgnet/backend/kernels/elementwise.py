@@ -12,7 +12,7 @@ from typing import Any
 from cfgnet.backend.expression import Program, compiled
 from cfgnet.backend.kernels.base import Array, Base, Call, Record, Shape, in_turn, quick
 from cfgnet.backend.kernels.erf import erf
-from cfgnet.backend.kernels.memory import extent, order, overlap
+from cfgnet.backend.kernels.memory import extent, order, overlap, same_place
 
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal"}
 EXTREMES = {"maximum", "minimum"}
@@ -198,6 +198,8 @@ class Elementwise(Base):
         part = whole if total.single else self.temporary(thread, 1001, whole.shape, whole.dtype)
         if not total.along:
             value, calls = self._value(step, given, shape, thread)
+            if not axes:  # each element is a sum by itself
+                return [*calls, partial(xp.copyto, whole[block], value)]
             return [*calls, partial(xp.sum, value, axis=axes, keepdims=True, out=whole[block])]
         calls = self._dot(step, given, shape, part, thread)
         if not calls:
@@ -276,7 +278,9 @@ class Elementwise(Base):
     def _steps(self, function: str, operands: list[Any], out: Array, thread: int) -> list[Call]:
         xp = self.xp
         if function == "copy":
-            return [partial(xp.copyto, out, operands[0]) if _is_array(operands[0]) else partial(out.fill, operands[0])]
+            if not _is_array(operands[0]):
+                return [partial(out.fill, operands[0])]
+            return [] if same_place(operands[0], out) else [partial(xp.copyto, out, operands[0])]
         if function == "where":
             condition, yes, no = operands
             return self._where(condition, yes, no, out, thread)

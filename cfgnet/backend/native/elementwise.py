@@ -228,6 +228,8 @@ class Code:
 
     def _emit(self, function: str, target: int, operands: Sequence[int]) -> None:
         """An instruction; the last operand stands in for those that the function does not take."""
+        if function == "copy" and target == operands[0]:
+            return  # what is there already, such as the gradient of a sum in the place of that of its result
         a, b, c = (*operands, *[operands[-1]] * (3 - len(operands)))
         self.instructions.append((FUNCTIONS.index(function), target, a, b, c))
 
