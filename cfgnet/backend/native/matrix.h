@@ -121,9 +121,9 @@ static void product_by_columns(const Side *sides, int count, Range own, float *w
         const int64_t depth = smaller(COLUMN_DEPTH, any->depth - k);
         pack_blocks(any->a + own.first + k * any->a_step, any->a_step, depth, own.count, HEIGHT, a);
         for (const Side *side = sides; side < sides + count; side++) {
-            const int64_t first = side->columns.first, count = side->columns.count, some = product_copied(side->product);
-            for (int64_t column = 0; column < count; column += some)
-                product_group(side->product, own, first + column, smaller(some, count - column), k, depth, a, b);
+            const int64_t some = product_copied(side->product), stop = side->columns.first + side->columns.count;
+            for (int64_t column = side->columns.first; column < stop; column += some)
+                product_group(side->product, own, column, smaller(some, stop - column), k, depth, a, b);
         }
     }
 }

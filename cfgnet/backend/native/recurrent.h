@@ -3,7 +3,7 @@
 
    Arrays are (steps, sequences, ...), and the gates of a step lie side by side, `hidden` of each. The units are worked on
    a vector at a time: a block of the product gives some gates of LANES units for a few sequences, and what follows of
-   them is computed at once. For that the weight is packed as (units / LANES, hidden, gates, LANES); on the way back, where
+   them is computed at once. For that the weight is packed as (units / LANES, depth, gates, LANES); on the way back, where
    the sum goes over all gates, in panels. */
 
 #define FIELDS_gates_pack(A, W, L, C, I, F) A(weight) A(packed) I(gates) I(hidden) I(depth)

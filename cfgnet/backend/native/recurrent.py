@@ -48,9 +48,8 @@ class NativeRecurrent(NativeBase):
             return [], {"x": None, "bias": None, "inputs": 0, "packed_x": None}
         x, weight_x, bias = inputs
         if not x.size or not plain(*inputs) or weight_x.nbytes + weight.nbytes > AT_HAND:
-            return [self.product(x, weight_x.T, gates.reshape(len(x), -1), bias)], self._inputs_of(gates, weight, None)[
-                1
-            ]
+            _, nothing = self._inputs_of(gates, weight, None)
+            return [self.product(x, weight_x.T, gates.reshape(len(x), -1), bias)], nothing
         packs, packed = self._packed("gates_pack", weight.shape[1], packed_x=weight_x)
         return packs, {"x": x, "bias": bias, "inputs": x.shape[1], **packed}
 
