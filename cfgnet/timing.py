@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -132,27 +131,25 @@ class Steps:
 
     def step(self) -> Step:
         """One iteration: the gradients of `iter_size` batches, then one update. Feeding is not counted."""
-        net, forward, backward = self.net, 0.0, 0.0
+        net, clock, sync, forward, backward = self.net, time.perf_counter, self.net.backend.sync, 0.0, 0.0
         for part in range(self.parts):
             net.iteration = self.iteration * self.parts + part
             self.feed()
-            forward += self._seconds(self._forward)
-            backward += self._seconds(partial(net.run_backward, add=part > 0))
-        # A policy need not have a rate beyond the last iteration.
-        update = self._seconds(partial(self.updater.step, self.iteration % self.max_iter))
+            start = clock()
+            net.run_forward()
+            _ = net.loss
+            sync()
+            between = clock()
+            net.run_backward(add=part > 0)
+            sync()
+            backward += clock() - between
+            forward += between - start
+        start = clock()
+        self.updater.step(self.iteration % self.max_iter)  # a policy need not have a rate beyond the last iteration
+        sync()
+        update = clock() - start
         self.iteration += 1
         return Step(forward, backward, update)
-
-    def _forward(self) -> float:
-        self.net.run_forward()
-        return self.net.loss
-
-    def _seconds(self, action: Call) -> float:
-        clock, sync = time.perf_counter, self.net.backend.sync
-        start = clock()
-        action()
-        sync()
-        return clock() - start
 
 
 class LayerSteps:

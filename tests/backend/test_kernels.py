@@ -326,6 +326,16 @@ def test_the_same_number_of_threads_gives_the_same_bits():
     assert totals[0] == totals[1] == totals[2]
 
 
+@given(st.integers(0, 200), st.integers(1, 50), st.integers(0, 1), st.integers(1, 8))
+def test_threads_share_all_items_and_the_calling_one_has_its_lead(count, least, with_lead, threads):
+    lead = with_lead * least
+    parts = Kernels(np, threads).shares(count, least, lead)
+    assert [n for part in parts for n in range(count)[part]] == list(range(count))
+    sizes = [part.stop - part.start for part in parts]
+    assert 1 <= len(parts) <= threads and (len(parts) == 1 or count >= least * len(parts))
+    assert all(lead - 1 <= sizes[0] - size <= lead + 1 for size in sizes[1:])
+
+
 def test_calls_run_side_by_side():
     meet = threading.Barrier(3, timeout=20)
     Threads(3).together([meet.wait] * 3)()

@@ -46,10 +46,14 @@ class Base:
         """The bytes of everything that calls share beside the arrays they were handed; known once they are bound."""
         return sum(int(each.nbytes) for each in self._temporaries.values())
 
-    def shares(self, count: int, least: int = 1) -> list[slice]:
-        """`count` items in as many equal parts as there are threads, none smaller than `least` but for a single one."""
+    def shares(self, count: int, least: int = 1, lead: int = 0) -> list[slice]:
+        """`count` items in as many parts as there are threads, none smaller than `least` but for a single one.
+
+        The first part, which is the calling thread's, has `lead` items more: it is at work while the others still wake.
+        """
         parts = max(1, min(self.threads.count, count // max(1, least)))
-        bounds = [count * i // parts for i in range(parts + 1)]
+        others = count - (lead if parts > 1 else 0)
+        bounds = [0, *(count - others * i // parts for i in range(parts - 1, -1, -1))]
         return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
     def joined(self, calls: Sequence[Call]) -> list[Call]:

@@ -229,7 +229,8 @@ class Elementwise(Base):
         """The rows of an array for each thread; one share where splitting costs more than it gains."""
         if not shape:
             return [slice(None)]
-        return self.shares(shape[0], -(-self.share_elements * shape[0] // max(1, functions * math.prod(shape))))
+        least = -(-self.share_elements * shape[0] // max(1, functions * math.prod(shape)))
+        return self.shares(shape[0], least, least // 2)
 
     def _blocks(self, shape: Shape, rows: slice) -> Iterator[Any]:
         """Indices of pieces of an array, along its first axis, of about `block_elements` each."""
@@ -291,6 +292,8 @@ class Elementwise(Base):
             return self._erf(operands[0], out, thread)
         if out.dtype.kind == "f" and all(o.dtype == out.dtype for o in operands if _is_array(o)):
             operands = [o if _is_array(o) else xp.asarray(o, out.dtype) for o in operands]  # or each call makes one
+            # For two views, numpy finds out at each call that they are the same elements, which takes as long as a sum.
+            operands = [out if same_place(o, out) else o for o in operands]
         if function in EXTREMES:
             return [partial(getattr(xp, function), *operands, out=out)]
         return [partial(getattr(xp, function), *operands, out)]

@@ -32,7 +32,8 @@ class Matrix(Base):
             return in_turn(calls)
 
         count, other = (columns, rows) if by_columns else (rows, columns)
-        shares = self.shares(count, self.least_multiplications // max(1, a.shape[1] * other))
+        least = self.least_multiplications // max(1, a.shape[1] * other)
+        shares = self.shares(count, least, least)
         return self.together([share(*each) for each in enumerate(shares)])
 
     def beside(self, one: Record, other: Record) -> Call:
@@ -52,4 +53,4 @@ class Matrix(Base):
             return partial(xp.matmul, a[index], b[index], out=out[index])
 
         least = self.least_multiplications * shape[axis] // max(1, out.size * a.shape[-1])
-        return self.together([share(part) for part in self.shares(shape[axis], least)])
+        return self.together([share(part) for part in self.shares(shape[axis], least, least)])
