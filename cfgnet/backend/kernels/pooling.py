@@ -1,8 +1,11 @@
 """Pooling: one pass over some samples for each element of the kernel.
 
-With a stride, what an element of the kernel sees lies apart in memory, and numpy is slow on pieces of a few elements.
-So the input is sorted first, by the place of an element within the stride: then all windows see, with each element of
-the kernel, pixels that are neighbours.
+The largest element of a window is the largest of the largest of its lines, and so for sums: the axes are gone through
+one by one, with as many passes as the kernel has elements along each, of arrays that become smaller.
+
+What draws elements, or asks where they lie, looks at all elements of a kernel in turn. With a stride, what one of them
+sees lies apart in memory, and numpy is slow on pieces of a few elements. So the input is sorted first, by the place of
+an element within the stride: then all windows see, with each element of the kernel, pixels that are neighbours.
 """
 
 from __future__ import annotations
@@ -24,18 +27,15 @@ class Pooling(Base):
     Arrays are (N, C, spatial...).
     """
 
-    pooled_elements = 1 << 16
+    pooled_elements = 1 << 17
     """About how many elements of the input are worked on at a time by a thread; what fits its cache is fastest."""
 
     def pool_max(self, x: Array, y: Array, window: Window) -> Call:
         """y = largest x in each window; padding never wins."""
-        xp = self.xp
 
         def steps(x: Array, y: Array, thread: int) -> list[Call]:
-            sorted_x = _Sorted(self, x, y, window, thread, 0)
-            first, *others = (seen for _, seen in sorted_x.taps())
-            calls: list[Call] = [*sorted_x.gather(-math.inf), partial(xp.copyto, y, first)]
-            return [*calls, *(partial(xp.maximum, y, seen, out=y) for seen in others)]
+            stages = self._stages(x, y, window, thread)
+            return [call for stage in stages for call in stage.combine(self.xp.maximum, -math.inf)]
 
         return self._by_samples(steps, x, y)
 
@@ -56,18 +56,17 @@ class Pooling(Base):
 
     def pool_max_dx(self, x: Array, y: Array, dy: Array, dx: Array, window: Window) -> Call:
         """dx = dy, carried to the first element of each window that is the largest."""
-        xp = self.xp
 
         def steps(x: Array, y: Array, dy: Array, dx: Array, thread: int) -> list[Call]:
-            sorted_x, sorted_dx = _Sorted(self, x, y, window, thread, 0), _Sorted(self, dx, y, window, thread, 1)
-            left, part = (self.temporary(thread, place, dy.shape, dy.dtype) for place in (2, 3))
-            won = self.temporary(thread, 4, dy.shape, bool)
-            # Padding is not a number, because that is equal to nothing.
-            calls: list[Call] = [*sorted_x.gather(math.nan), *sorted_dx.clear(), partial(xp.copyto, left, dy)]
-            for (_, seen), (_, target) in zip(sorted_x.taps(), sorted_dx.taps(), strict=True):
-                calls += [partial(xp.equal, seen, y, won), partial(xp.multiply, left, won, part)]
-                calls += [partial(xp.add, target, part, target), partial(xp.subtract, left, part, left)]
-            return [*calls, *sorted_dx.scatter()]
+            # The first in row-major order lies in the first line that has it, so what a line has is found out first.
+            values = self._stages(x, y, window, thread, last_first=True)
+            slopes = self._stages(dx, dy, window, thread, last_first=True, place=10)
+            calls = [call for stage in values[:-1] for call in stage.combine(self.xp.maximum, -math.inf)]
+            for value, slope in zip(reversed(values), reversed(slopes), strict=True):
+                room = [self.temporary(thread, place, slope.upper.shape, bool) for place in (20, 21)]
+                part = self.temporary(thread, 22, slope.upper.shape, dy.dtype)
+                calls += slope.carry(value, part, *room)
+            return calls
 
         return self._by_samples(steps, x, y, dy, dx)
 
@@ -125,10 +124,8 @@ class Pooling(Base):
         xp, factor = self.xp, self._per_channel(factor, y)
 
         def steps(x: Array, y: Array, thread: int) -> list[Call]:
-            sorted_x = _Sorted(self, x, y, window, thread, 0)
-            first, *others = (seen for _, seen in sorted_x.taps())
-            calls: list[Call] = [*sorted_x.gather(0), partial(xp.copyto, y, first)]
-            calls += [partial(xp.add, y, seen, y) for seen in others]
+            stages = self._stages(x, y, window, thread)
+            calls = [call for stage in stages for call in stage.combine(xp.add, 0)]
             return calls if factor is None else [*calls, partial(xp.multiply, y, factor, y)]
 
         return self._by_samples(steps, x, y)
@@ -138,15 +135,29 @@ class Pooling(Base):
         xp, factor = self.xp, self._per_channel(factor, dy)
 
         def steps(dy: Array, dx: Array, thread: int) -> list[Call]:
-            sorted_dx, share = _Sorted(self, dx, dy, window, thread, 0), dy
-            calls = sorted_dx.clear()
+            share, calls = dy, list[Call]()
             if factor is not None:
-                share = self.temporary(thread, 1, dy.shape, dy.dtype)
+                share = self.temporary(thread, 10, dy.shape, dy.dtype)
                 calls.append(partial(xp.multiply, dy, factor, share))
-            calls += [partial(xp.add, target, share, target) for _, target in sorted_dx.taps()]
-            return [*calls, *sorted_dx.scatter()]
+            stages = self._stages(dx, share, window, thread)
+            return [*calls, *(call for stage in reversed(stages) for call in stage.spread())]
 
         return self._by_samples(steps, dy, dx)
+
+    def _stages(
+        self, x: Array, y: Array, window: Window, thread: int, last_first: bool = False, place: int = 0
+    ) -> list[_Stage]:
+        """From some samples (n, spatial..., C) to their windows, axis by axis, the first or the last one first."""
+        axes = [*range(1, x.ndim - 1)]
+        stages, lower = list[_Stage](), x
+        for axis in reversed(axes) if last_first else axes:
+            shape = list(lower.shape)
+            shape[axis] = y.shape[axis]
+            last = len(stages) == len(axes) - 1
+            upper = y if last else self.temporary(thread, place + len(stages), tuple(shape), x.dtype)
+            stages.append(_Stage(self.xp, lower, upper, axis, window))
+            lower = upper
+        return stages
 
     def _by_samples(self, steps: Callable[..., list[Call]], *arrays: Array) -> Call:
         """Runs `steps` over some samples of all arrays at a time, with the samples shared out among the threads.
@@ -191,6 +202,68 @@ class Pooling(Base):
     def _per_channel(self, factor: Array | None, y: Array) -> Array | None:
         """A factor as (out..., C), so that numpy need not repeat it pixel by pixel; None as it is."""
         return None if factor is None else factor[..., None] * self.xp.ones(y.shape[1], y.dtype)
+
+
+class _Stage:
+    """Pooling along one axis: `upper` (n, ..., C) has windows where `lower` has elements."""
+
+    def __init__(self, xp: Any, lower: Array, upper: Array, axis: int, window: Window):
+        self.xp, self.lower, self.upper = xp, lower, upper
+        inputs, outputs = lower.shape[axis], upper.shape[axis]
+        stride, pad, dilation = (each[axis - 1] for each in (window.stride, window.pad, window.dilation))
+        self.taps: list[tuple[Any, Any, bool]] = []
+        """For each element of the kernel: the windows for which it lies in the input, where they see it there, and
+        whether no element of the kernel before it sees any of that."""
+        phases, seen, before = set[int](), 0, (slice(None),) * axis
+        for tap in range(window.kernel[axis - 1]):
+            at = tap * dilation - pad
+            first, stop = max(0, -(at // stride)), min(outputs, -((at - inputs) // stride))
+            if first < stop:
+                elements = slice(first * stride + at, (stop - 1) * stride + at + 1, stride)
+                fresh = at % stride not in phases
+                self.taps.append(((*before, slice(first, stop)), (*before, elements), fresh))
+                seen += fresh * (stop - first)
+                phases.add(at % stride)
+        self.clear: list[Call] = [] if seen == inputs else [partial(lower.fill, 0)]
+        """What is to be done before all that is seen first is written, and all else is added to."""
+
+    def combine(self, function: Any, empty: float) -> list[Call]:
+        """upper = `function` of all that each window sees, and `empty` where that is nothing."""
+        upper, pairs = self.upper, [(self.upper[windows], self.lower[elements]) for windows, elements, _ in self.taps]
+        whole = [seen for target, seen in pairs if target.shape == upper.shape]
+        calls: list[Call] = [partial(function, *whole[:2], out=upper)]
+        if len(whole) < 2:
+            calls = [partial(self.xp.copyto, upper, whole[0] if whole else empty)]
+        calls += [partial(function, upper, seen, out=upper) for seen in whole[2:]]
+        parts = ((target, seen) for target, seen in pairs if target.shape != upper.shape)
+        return [*calls, *(partial(function, target, seen, out=target) for target, seen in parts)]
+
+    def spread(self) -> list[Call]:
+        """lower = the sum of the windows that see an element."""
+        calls: list[Call] = [*self.clear]
+        for windows, elements, fresh in self.taps:
+            target, part = self.lower[elements], self.upper[windows]
+            calls.append(partial(self.xp.copyto, target, part) if fresh else partial(self.xp.add, target, part, target))
+        return calls
+
+    def carry(self, values: _Stage, room: Array, won: Array, taken: Array) -> list[Call]:
+        """lower = the sum of upper over the windows for which an element is the first that has the value of the window.
+
+        `values` are those of the elements and of the windows; the rest is room for as many values as upper has.
+        """
+        xp, calls = self.xp, list[Call]([*self.clear, partial(taken.fill, False)])
+        for number, (windows, elements, fresh) in enumerate(self.taps):
+            target, wins = self.lower[elements], won[windows]
+            calls.append(partial(xp.equal, values.lower[elements], values.upper[windows], wins))
+            if number > 0:
+                calls.append(partial(xp.greater, wins, taken[windows], wins))
+            if number < len(self.taps) - 1:
+                calls.append(partial(xp.logical_or, taken[windows], wins, taken[windows]))
+            part = target if fresh else room[windows]
+            calls.append(partial(xp.multiply, self.upper[windows], wins, part))
+            if not fresh:
+                calls.append(partial(xp.add, target, part, target))
+        return calls
 
 
 class _Sorted:
