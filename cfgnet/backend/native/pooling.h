@@ -14,8 +14,8 @@ INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t
 }
 
 /* Runs BODY for each window of a sample and each vector of n channels from c on, between BEGIN and END; in it, `seen` is
-   where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. LINE runs before each
-   line y of windows. */
+   where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. AHEAD runs before
+   each line y of windows. */
 #define EACH_TAP(BODY)                                                                                         \
     for (int64_t ky = ky0, line = first + c; ky < ky1; ky++, line += down)                                     \
         for (int64_t kx = kx0, seen = line; kx < kx1; kx++, seen += across) BODY
@@ -26,12 +26,12 @@ INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t
         EACH_TAP(BODY);                                                                                        \
         END;                                                                                                   \
     }
-#define EACH_WINDOW(LINE, BEGIN, BODY, END)                                                                    \
+#define EACH_WINDOW(AHEAD, BEGIN, BODY, END)                                                                    \
     const pool_args *p = args;                                                                                 \
     const int64_t from = part * p->x_h * p->x_w * p->channels, to = part * p->y_h * p->y_w * p->channels;      \
     const int64_t across = p->dilation_w * p->channels, down = p->dilation_h * p->x_w * p->channels;           \
     for (int64_t y = 0; y < p->y_h; y++) {                                                                     \
-        LINE;                                                                                                  \
+        AHEAD;                                                                                                 \
         for (int64_t x = 0; x < p->y_w; x++) {                                                                 \
             const int64_t top = y * p->stride_h - p->pad_h, left = x * p->stride_w - p->pad_w;                 \
             int64_t ky0, kx0;                                                                                  \
@@ -48,15 +48,31 @@ INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t
         }                                                                                                      \
     }
 
+/* How many lines of the input the windows up to line y see, or pass over. */
+INLINE int64_t lines_seen(const pool_args *p, int64_t y) {
+    if (y + 1 == p->y_h) return p->x_h;
+    return larger(0, smaller(p->x_h, y * p->stride_h - p->pad_h + (p->kernel_h - 1) * p->dilation_h + 1));
+}
+
+/* Asks for the lines of x that windows of line y + 1 are the first to see: of a large batch they are not in the cache,
+   and windows read them in an order that the processor does not foresee. */
+INLINE void fetch_next(const pool_args *p, int64_t part, int64_t y) {
+    if (y + 1 == p->y_h) return;
+    const int64_t line = p->x_w * p->channels;
+    const float *x = p->x + part * p->x_h * line;
+    const int64_t stop = lines_seen(p, y + 1) * line;
+    for (int64_t i = lines_seen(p, y) * line; i < stop; i += LINE) __builtin_prefetch(x + i, 0, 2);
+}
+
 /* y = the largest x of each window. */
 static void pool_max_run(const void *args, int64_t part, float *work) {
-    EACH_WINDOW((void)0, vec best = splat(-__builtin_inff()), best = vmaximum(best, load_some(p->x + seen, n)),
-                store_some(p->y + out, best, n))
+    EACH_WINDOW(fetch_next(p, part, y), vec best = splat(-__builtin_inff()),
+                best = vmaximum(best, load_some(p->x + seen, n)), store_some(p->y + out, best, n))
 }
 
 /* y = the sum of each window, times its factor. */
 static void pool_ave_run(const void *args, int64_t part, float *work) {
-    EACH_WINDOW((void)0, vec sum = splat(0), sum += load_some(p->x + seen, n),
+    EACH_WINDOW(fetch_next(p, part, y), vec sum = splat(0), sum += load_some(p->x + seen, n),
                 store_some(p->y + out, sum * p->factor[y * p->y_w + x], n))
 }
 
@@ -72,12 +88,6 @@ static Range pool_x_covers(const void *args, int64_t part) {
     return (Range){part * size, size};
 }
 
-/* How many lines of the input the windows up to line y see, or pass over. */
-INLINE int64_t lines_seen(const pool_args *p, int64_t y) {
-    if (y + 1 == p->y_h) return p->x_h;
-    return larger(0, smaller(p->x_h, y * p->stride_h - p->pad_h + (p->kernel_h - 1) * p->dilation_h + 1));
-}
-
 /* Clears the lines of dx that windows of line y are the first to see, while they are about to be added to. */
 INLINE void clear_lines(const pool_args *p, int64_t part, int64_t y) {
     const int64_t first = y ? lines_seen(p, y - 1) : 0, line = p->x_w * p->channels;
@@ -88,7 +98,8 @@ INLINE void add_some(float *to, vec more, int64_t n) { store_some(to, load_some(
 
 /* dx += dy at the first element of each window that is y. */
 static void pool_max_dx_run(const void *args, int64_t part, float *work) {
-    EACH_WINDOW(clear_lines(p, part, y), const vec best = load_some(p->y + out, n); vec up = load_some(p->dy + out, n), {
+    EACH_WINDOW((fetch_next(p, part, y), clear_lines(p, part, y)), const vec best = load_some(p->y + out, n);
+                vec up = load_some(p->dy + out, n), {
         const ivec won = load_some(p->x + seen, n) == best;
         add_some(p->dx + seen, choose(won, up, splat(0)), n);
         up = choose(won, splat(0), up);

@@ -17,7 +17,6 @@ enum { EDGE = 6, PLANES = EDGE * EDGE };
 /* The floats in between, of a part; and those of a weight that does not stay in the cache. Of the cache, a part leaves room
    for the weight, for what it reads and writes, and for what goes on with its result. */
 enum { WINOGRAD_PART = 1 << 16, LARGE_WEIGHT = 1 << 18 };
-enum { LINE = 16 }; /* floats of a line of a cache */
 /* The fewest tiles of a part; more where a weight does not stay in the cache, and is read again for each part. */
 enum { LEAST_TILES = 24, MORE_TILES = 64 };
 

@@ -4,6 +4,8 @@
 #define VEC __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef float vec VEC;
 typedef int32_t ivec VEC;
+enum { LINE = 16 }; /* floats of a line of a cache */
+
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 64")
 
