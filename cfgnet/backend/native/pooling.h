@@ -13,8 +13,8 @@ INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t
     return smaller(kernel, at < size ? ceil_div(size - at, dilation) : 0);
 }
 
-/* Runs BODY for each window of a sample and each vector of n channels from c on, between BEGIN and END; in it, `seen` is
-   where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. AHEAD runs before
+/* Runs BODY for each window of a sample and each vector of n channels from c on, between BEGIN and END; in it, `seen`
+   is where an element of the window lies in x and in dx, and `out` where the window lies in y and dy. AHEAD runs before
    each line y of windows. */
 #define EACH_TAP(BODY)                                                                                         \
     for (int64_t ky = ky0, line = first + c; ky < ky1; ky++, line += down)                                     \
@@ -26,7 +26,7 @@ INLINE int64_t taps_inside(int64_t at, int64_t kernel, int64_t dilation, int64_t
         EACH_TAP(BODY);                                                                                        \
         END;                                                                                                   \
     }
-#define EACH_WINDOW(AHEAD, BEGIN, BODY, END)                                                                    \
+#define EACH_WINDOW(AHEAD, BEGIN, BODY, END)                                                                   \
     const pool_args *p = args;                                                                                 \
     const int64_t from = part * p->x_h * p->x_w * p->channels, to = part * p->y_h * p->y_w * p->channels;      \
     const int64_t across = p->dilation_w * p->channels, down = p->dilation_h * p->x_w * p->channels;           \
