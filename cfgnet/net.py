@@ -47,7 +47,6 @@ class Net:
         seed = seed if seed is not None else spec.seed if spec else 1
         self.plan, self.backend, self.seed = plan, backend, seed
         self.params = params if params is not None else Parameters(plan.slots.values(), backend, plan.dtype, seed)
-        self.iteration = 0
         self._arena = zeros(backend.xp, plan.memory.tensors, "uint8")
         self.tensors = {name: self._array(name, plan.places[name]) for name in plan.tensors}
         self.gradients = {name: self._array(name, plan.places[gradient(name)]) for name in plan.differentiated}
@@ -157,13 +156,8 @@ class Net:
                 raise DataError(f"the input {name!r} is {text(shape)}, the net takes {text(target.shape)}")
             target[...] = self.backend.xp.asarray(given)
 
-    def begin(self) -> None:
-        """Tells what draws random numbers which iteration it is; before every forward pass."""
-        self._clock.iteration = self.iteration
-
     def run_forward(self) -> None:
         """Computes every tensor from the inputs that were fed."""
-        self.begin()
         for call in self._forward:
             call()
 
@@ -206,6 +200,15 @@ class Net:
                 if param_key(layer, short) == name:
                     return self.params[key]
         raise KeyError(name)
+
+    @property
+    def iteration(self) -> int:
+        """Which iteration it is, for all that draws random numbers; it is to be set before a forward pass."""
+        return self._clock.iteration
+
+    @iteration.setter
+    def iteration(self, iteration: int) -> None:
+        self._clock.iteration = iteration
 
     @property
     def loss(self) -> float:

@@ -143,7 +143,6 @@ class _Step:
         self.updater: Updater | None = None
         with np.errstate(all="ignore"):
             net.feed(prepared.batches[phase].at(0))
-            net.begin()
             self._run(passes_of("forward", net.forward_steps), _forward_calls(net.plan))
             if phase == "train" and net.plan.backward:
                 if not planned:

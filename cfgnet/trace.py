@@ -63,7 +63,6 @@ class Tracer:
     def forward(self) -> Iterator[Seen]:
         """Runs the layers in order, and gives what is fed and each tensor."""
         net = self.net
-        net.begin()
         for name in net.plan.graph.inputs:
             yield self._seen("forward", "", name, net.tensors[name])
         for shaped, calls in zip(net.plan.nodes, self._forward, strict=True):
