@@ -1,4 +1,7 @@
-"""The threads of numpy's BLAS: where kernels share out the work themselves, each thread wants a BLAS that has one."""
+"""The threads of numpy's BLAS, and for which processor its kernels are.
+
+Where our kernels share out the work themselves, each thread wants a BLAS that has one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NAMES = ("scipy_openblas_{}_num_threads64_", "openblas_{}_num_threads64_", "openblas_{}_num_threads")
+NAMES = ("scipy_openblas_{}64_", "openblas_{}64_", "openblas_{}")
 
 
 def _bundled() -> list[Path]:
@@ -19,8 +22,8 @@ def _bundled() -> list[Path]:
 
 
 @functools.cache
-def _function(verb: str) -> Callable[..., Any] | None:
-    """OpenBLAS's function that gets or sets the number of threads; None if numpy has another BLAS."""
+def _function(what: str) -> Callable[..., Any] | None:
+    """A function of OpenBLAS's, such as "get_num_threads"; None if numpy has another BLAS."""
     import ctypes
 
     for library in [*_bundled(), None]:
@@ -29,7 +32,7 @@ def _function(verb: str) -> Callable[..., Any] | None:
         except OSError:
             continue
         for name in NAMES:
-            function: Callable[..., Any] | None = getattr(loaded, name.format(verb), None)
+            function: Callable[..., Any] | None = getattr(loaded, name.format(what), None)
             if function:
                 return function
     return None
@@ -47,13 +50,27 @@ def start_alone() -> None:
 
 def threads() -> int | None:
     """How many threads BLAS uses in this process; None where it cannot be asked."""
-    function = _function("get")
+    function = _function("get_num_threads")
     return int(function()) if function else None
 
 
 def set_threads(count: int) -> bool:
     """Lets BLAS use `count` threads in this process; whether that could be done."""
-    function = _function("set")
+    function = _function("set_num_threads")
     if function:
         function(count)
     return function is not None
+
+
+def processor() -> str:
+    """The kind of processor that BLAS's kernels are for, such as "SkylakeX"; empty where it cannot be asked.
+
+    OpenBLAS finds that out, unless OPENBLAS_CORETYPE says another one, whose kernels may take twice as long.
+    """
+    function = _function("get_corename")
+    if function is None:
+        return ""
+    import ctypes
+
+    function.restype = ctypes.c_char_p  # type: ignore[attr-defined]  # as all functions of ctypes have
+    return str(function().decode())

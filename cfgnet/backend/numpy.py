@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfgnet.backend import Backend
-from cfgnet.backend.blas import set_threads
+from cfgnet.backend.blas import processor, set_threads
 from cfgnet.backend.kernels import ConvAlgo, Kernels
 
 
@@ -31,7 +31,8 @@ def make(threads: int | None = None, conv_algo: ConvAlgo = "auto") -> Backend:
 
 
 def blas() -> str:
-    """The BLAS that numpy was built with, and its version."""
+    """The BLAS that numpy was built with, its version, and for which processor its kernels are."""
     config: Any = np.show_config(mode="dicts")
     found = config.get("Build Dependencies", {}).get("blas", {})
-    return f"{found.get('name', 'unknown BLAS')} {found.get('version', '')}".strip()
+    name = f"{found.get('name', 'unknown BLAS')} {found.get('version', '')}".strip()
+    return f"{name} for {processor()}" if processor() else name

@@ -1,6 +1,7 @@
-"""The threads of numpy's BLAS, which are in the way of those of the kernels."""
+"""The threads of numpy's BLAS, which are in the way of those of the kernels, and its own kernels."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -27,3 +28,11 @@ def test_blas_starts_without_threads_of_its_own_unless_the_user_wants_some_and_c
         [sys.executable, "-c", code], env={**own, **given}, capture_output=True, text=True, check=True
     )
     assert said.stdout.split() in ([expected, "2"], ["None", "False"])
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or not blas.processor(), reason="OpenBLAS for x86-64")
+def test_it_is_said_for_which_processor_the_kernels_of_blas_are():
+    code = "from cfgnet.backend.numpy import blas; print(blas())"
+    env = {**os.environ, "OPENBLAS_CORETYPE": "Nehalem"}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.strip().endswith(" for Nehalem")

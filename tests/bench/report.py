@@ -4,7 +4,7 @@
 def markdown(report):
     """The report: the machine, a table of times, one of memory and start-up, the comparisons, and the extras."""
     machine, results = report["machine"], [each for each in report["workloads"] if each["workers"]]
-    parts = [f"# cfgnet beside PyTorch, {report['date']}", about(report), "\n".join(machine)]
+    parts = [f"# cfgnet beside PyTorch, {report['date']}", about(report), "\n".join([*machine, *devices(results)])]
     if results:
         parts += ["## A training step", times(results), "## Memory and start-up", memory(results)]
     parts += ["## What was compared first", checks(report["workloads"])]
@@ -26,6 +26,12 @@ def about(report):
         "keep freed memory. Feeding is not counted.\n\n"
         f"{busy} of {every} turns began although somebody else used the machine; {waited:.0f} s were spent waiting."
     )
+
+
+def devices(results):
+    """What each kind of process says that it ran on, a line each."""
+    found = {name: figures["device"] for result in results for name, figures in result["workers"].items()}
+    return [f"- {name}: {device}" for name, device in found.items() if name.startswith("cfgnet")]
 
 
 def others(result):

@@ -15,6 +15,8 @@ MALLOC = {
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 """Lets PyTorch keep memory that it frees, which it needs at every step again: by a third faster on small nets."""
+OPENBLAS = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None}
+"""Lets OpenBLAS choose its kernels: some machines name those of an older processor, for the sake of older versions."""
 
 
 class WorkerError(Exception):
@@ -28,7 +30,8 @@ class Setting:
     name: str
     command: tuple[str, ...]
     settings: dict[str, object]
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str | None] = field(default_factory=dict)
+    """What is set in the environment, and what, with None, is not."""
 
 
 class Worker:
@@ -40,7 +43,8 @@ class Worker:
         start = time.perf_counter()
         self._process = subprocess.Popen(
             [*setting.command, json.dumps({**setting.settings, **settings})],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **setting.environment},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={name: value for name, value in {**os.environ, **setting.environment}.items() if value is not None},
         )  # fmt: skip
         self.info = self._answer()
         self.info["start_s"] = time.perf_counter() - start
@@ -85,7 +89,7 @@ def cfgnet_settings(backends, threads):
     """The workers of cfgnet, one per backend."""
     command = (sys.executable, str(HERE / "cfgnet_worker.py"))
     shared = {"threads": threads}
-    return [Setting(f"cfgnet {name}", command, {**shared, "backend": name}) for name in backends]
+    return [Setting(f"cfgnet {name}", command, {**shared, "backend": name}, OPENBLAS) for name in backends]
 
 
 def torch_settings(python, threads, images):
