@@ -5,22 +5,26 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cfgnet.backend import NAMES
-from cfgnet.errors import CfgnetError, ContractError
+from cfgnet.errors import CfgnetError, ContractError, InterruptedRunError
 
 if TYPE_CHECKING:
     from cfgnet.rules import Phase
     from cfgnet.spec import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
+FOLDERS = "cfgnet.layers"
+"""Where a command's context keeps the folders of --layers."""
 
 
 def config_argument(function: F) -> F:
@@ -71,7 +75,19 @@ def common_options(function: F) -> F:
     )(function)
 
 
-def _load_layers(_: click.Context, __: click.Parameter, folders: tuple[Path, ...]) -> None:
+@contextmanager
+def with_own_layers() -> Iterator[None]:
+    """Has what is said after a signal, of how to go on, name the --layers of this command: without them it fails."""
+    try:
+        yield
+    except InterruptedRunError as error:
+        folders = click.get_current_context().meta[FOLDERS]
+        error.args = ("".join([str(error), *(f" --layers {shlex.quote(str(folder))}" for folder in folders)]),)
+        raise
+
+
+def _load_layers(context: click.Context, _: click.Parameter, folders: tuple[Path, ...]) -> None:
+    context.meta[FOLDERS] = folders
     if folders:
         import cfgnet.layers  # noqa: F401  so that a type that has the name of one of cfgnet's is found out where it stands
     for folder in folders:

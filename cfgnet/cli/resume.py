@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cfgnet.cli.common import backend_option, common_options, set_option
+from cfgnet.cli.common import backend_option, common_options, set_option, with_own_layers
 
 
 @click.command("resume")
@@ -29,6 +29,6 @@ def command(run: Path, sets: tuple[str, ...], backend: str | None, plot: bool, q
 
     if plot:
         require_matplotlib()
-    with choose(quiet) as reporter:
+    with with_own_layers(), choose(quiet) as reporter:
         done = resume(run, sets, reporter=reporter, backend=backend)
     finish(done, plot)

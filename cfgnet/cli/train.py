@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfgnet.cli.common import backend_option, common_options, config_argument, set_option
+from cfgnet.cli.common import backend_option, common_options, config_argument, set_option, with_own_layers
 
 if TYPE_CHECKING:
     from cfgnet.trainer import Run
@@ -48,7 +48,7 @@ def command(
         require_matplotlib()
     if eager and quiet:
         raise click.UsageError("give --eager or --quiet, not both")
-    with choose(quiet) as reporter:
+    with with_own_layers(), choose(quiet) as reporter:
         run = train(spec, runs=runs, reporter=reporter, backend=backend, eager=eager)
     finish(run, plot)
 

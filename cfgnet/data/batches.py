@@ -92,10 +92,6 @@ class Batches:
         name, array = next(iter(batch.items()))
         return int(array.shape[self.sample_axis(name)])
 
-    def epoch_at(self, iteration: int) -> int:
-        """The epoch, from 0, that the first sample of the batch of `iteration` belongs to."""
-        return iteration * self.batch_size // self.count
-
     def at(self, iteration: int) -> dict[str, Array]:
         """The batch of training iteration `iteration`, from 0."""
         import numpy as np

@@ -227,7 +227,7 @@ def test_a_process_that_is_stopped_and_one_that_is_killed(number, code, iteratio
     stopped = trapped(tmp_path, "train", "rich.yaml", at=11, number=number)  # in the first half of iteration 6
     assert stopped.returncode == code
     if code > 0:
-        assert stopped.stderr.endswith("go on with: cfgnet resume runs/rich\n")
+        assert re.search(r"go on with: cfgnet resume runs/rich --layers \S+/layers\d*\n$", stopped.stderr)
         assert "Traceback" not in stopped.stderr
     assert read(newest(tmp_path / "runs" / "rich")).state["iteration"] == iteration
     resumed = trapped(tmp_path, "resume", "runs/rich")
