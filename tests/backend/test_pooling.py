@@ -29,7 +29,8 @@ def cases(draw):
     kernel, stride = (tuple(draw(st.integers(1, 4)) for _ in range(axes)) for _ in range(2))
     dilation = tuple(draw(st.integers(1, 2)) for _ in range(axes))
     window = Window(kernel, stride, tuple(draw(st.integers(0, k - 1)) for k in kernel), dilation)
-    inputs = tuple(max(1, k - 2 * p) + draw(st.integers(0, 6)) for k, p in zip(window.extent(), window.pad, strict=True))
+    spans = zip(window.extent(), window.pad, strict=True)
+    inputs = tuple(max(1, extent - 2 * p) + draw(st.integers(0, 6)) for extent, p in spans)
     more = tuple(draw(st.integers(0, 1)) for _ in range(axes))  # a last window that reaches over the edge
     outputs = [n + m for n, m in zip(window.outputs(inputs), more, strict=True)]
     starts = zip(outputs, stride, inputs, window.pad, strict=True)
