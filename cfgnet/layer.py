@@ -28,6 +28,8 @@ The methods of a member:
     score(xp, total) -> {output: value} for a total
     unchanged(x, y, train) -> whether every output is the only input as it is, for these shapes and in this phase; such
                           a layer is left out of a plan where nobody asks for its output by name   (it is not)
+    uses_up(x, y, ...) -> the inputs in whose own memory backward may write their gradient, because it reads no element
+                          of them after it has written there   (none)
 
 What backward asks for stays alive until then, and nothing else does, nor what `shape_only` names: of that, only the
 shape can be relied on. Asking for an optional output (`mask?`) saves it; one of those in `for_backward` is there only

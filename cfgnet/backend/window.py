@@ -32,6 +32,11 @@ class Window:
         """How far the windows of `outputs` reach, from the left edge of the padding."""
         return tuple((n - 1) * s + e for n, s, e in zip(outputs, self.stride, self.extent(), strict=True))
 
+    def tiles(self, inputs: Sizes, outputs: Sizes) -> bool:
+        """Whether windows lie side by side without gaps, so that each element of `inputs` is in one of `outputs`."""
+        covered = (out * s >= n + p for n, out, s, p in zip(inputs, outputs, self.stride, self.pad, strict=True))
+        return self.stride == self.kernel == self.extent() and all(covered)
+
     def taps(self, outputs: Sizes) -> Iterator[tuple[Sizes, tuple[slice, ...]]]:
         """For each element of the kernel, in row-major order: its index, and where it looks in the padded input."""
         for index in itertools.product(*map(range, self.kernel)):

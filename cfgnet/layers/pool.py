@@ -154,6 +154,9 @@ class Pooling(Pooled):
     def shape_only(self):
         return frozenset({"x", "y"} if self.pool == "AVE" else ())
 
+    def uses_up(self, x, y):
+        return {"x"} if self.pool == "MAX" and self._window(x).tiles(x[2:], y[2:]) else ()
+
     # The same numbers are drawn in backward, so that they need not be kept.
 
     def backward(self, k, x, y, dy, dx, rng, train, work=None, u=None):

@@ -2,8 +2,9 @@
 
 Every array has a life: from the call that first writes it to the last one that reads it. What `backward` of a layer
 asks for lives until that call. With `reuse`, arrays whose lives do not overlap share memory, and an output takes the
-place of an input that dies with the call, where the layer's `inplace` allows it. Without, each has its own, so that all
-can be read after a step.
+place of an input that dies with the call, where the layer's `inplace` allows it; so does the gradient of an input that
+of an output, or the input itself, where the layer `uses_up` that. Without, each has its own, so that all can be read
+after a step.
 """
 
 from __future__ import annotations
@@ -104,13 +105,13 @@ class Lives:
             self.lives[gradient(name)] = Life(gradient(name), self.bytes(name), born[name], gone)
 
     def in_place(self, layouts: frozenset[str]) -> None:
-        """Lets outputs take over the places of inputs that die with the call, and input gradients those of output's."""
+        """Lets outputs, and gradients of inputs, take over the places of what dies with the call that writes them."""
         for time, shaped in enumerate(self.nodes):
             for output, source in pairs(shaped) if time not in self.constants else ():
                 self._take_over(output, source, time, layouts, view=is_view(shaped, layouts))
         for time, step in enumerate(self.backward, len(self.nodes)):
-            for output, source in gradient_pairs(step, self.nodes[step.node]):
-                self._take_over(gradient(source), gradient(output), time, layouts)
+            for guest, host in gradient_pairs(step, self.nodes[step.node]):
+                self._take_over(guest, host, time, layouts)
 
     def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str], view: bool = False) -> None:
         one, other = self.lives.get(guest), self.lives.get(host)
@@ -221,12 +222,17 @@ def pairs(shaped: Shaped) -> Iterator[tuple[str, str]]:
 
 
 def gradient_pairs(step: Backward, shaped: Shaped) -> Iterator[tuple[str, str]]:
-    """The outputs whose gradient that of an input may overwrite, and that input: of many the last, as it comes last."""
+    """The gradients of inputs that may overwrite what backward reads, and that: the gradient of an output, which of
+    many inputs only the last one's may, as it comes last; or the input itself, where the layer uses it up."""
     for output, source in shaped.node.layer.overwrites().items():
         name, flow = shaped.node.outputs.get(output), step.flows.get(source)
         last = flow[-1] if isinstance(flow, tuple) and flow else flow
         if isinstance(name, str) and isinstance(last, Flow) and not last.add:
-            yield name, last.tensor
+            yield gradient(last.tensor), gradient(name)
+    for source in shaped.says("uses_up", ()):
+        flow = step.flows.get(source)
+        if isinstance(flow, Flow) and not flow.add:
+            yield gradient(flow.tensor), flow.tensor
 
 
 def is_view(shaped: Shaped, layouts: frozenset[str]) -> bool:

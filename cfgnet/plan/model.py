@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from cfgnet.errors import Problem
 from cfgnet.graph import Graph, Node, TensorType
 from cfgnet.init import Filler
-from cfgnet.layer import Shape, size
+from cfgnet.layer import Shape, answer, size
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ class Shaped:
     def tensors(self) -> list[str]:
         """Every tensor that the layer reads, writes or saves."""
         return [*self.node.reads(), *self.node.writes(), *self.saved.values()]
+
+    def says(self, method: str, default: Any, **offered: Any) -> Any:
+        """What a method of the layer answers, given the shapes and what is offered; the default if there is none."""
+        layer = self.node.layer
+        function = getattr(layer, method, None)
+        return function(**answer(layer, method, {**self.shapes, **offered})) if function else default
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cfgnet.graph import Bound, Graph, Node
-from cfgnet.layer import Layer, answer, asks
+from cfgnet.layer import Layer, asks
 from cfgnet.plan.model import Decision, Shaped
 
 Wanted = Mapping[str, str]
@@ -88,7 +88,7 @@ def _unchanged(graph: Graph, nodes: Sequence[Shaped], wanted: Wanted) -> Iterato
     """A layer whose outputs are its input goes; who reads them reads that."""
     for shaped in nodes:
         node, reads = shaped.node, shaped.node.reads()
-        if len(reads) != 1 or not _asked(shaped, "unchanged", {"train": graph.phase == "train"}):
+        if len(reads) != 1 or not shaped.says("unchanged", False, train=graph.phase == "train"):
             continue
         beside = [name for port, name in node.outputs.items() if port in _optional(node.layer)]
         stays = next((f"{name!r} is read, too" for name in beside), "") or _stays(node, wanted)
@@ -150,12 +150,6 @@ def _repeated(graph: Graph, nodes: Sequence[Shaped], wanted: Wanted) -> Iterator
 
 
 RULES: tuple[Rule, ...] = (_unchanged, _joined, _repeated)
-
-
-def _asked(shaped: Shaped, method: str, offered: Mapping[str, Any]) -> bool:
-    """What a method of the layer says, if it has one, which is asked by name for shapes and what is offered."""
-    function = getattr(shaped.node.layer, method, None)
-    return bool(function and function(**answer(shaped.node.layer, method, {**shaped.shapes, **offered})))
 
 
 def _deterministic(shaped: Shaped) -> bool:

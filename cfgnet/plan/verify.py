@@ -91,8 +91,7 @@ def _verify_memory(plan: Plan) -> None:
         shaped = plan.nodes[step.node]
         upper = [gradient(name) for name in shaped.node.writes() if gradient(name) in number]
         fresh = [gradient(flow.tensor) for flow in step.all_flows if not flow.add]
-        allowed = {(gradient(source), gradient(output)) for output, source in gradient_pairs(step, shaped)}
-        call(shaped.name, [*asked(shaped), *upper], fresh, allowed)
+        call(shaped.name, [*asked(shaped), *upper], fresh, set(gradient_pairs(step, shaped)))
         sums = [gradient(flow.tensor) for flow in step.all_flows if flow.add]
         call(shaped.name, sums, sums, ())
     call("whoever looks at the results", list(plan.kept), [], ())

@@ -47,12 +47,14 @@ def test_pooling_of_any_geometry(case, threads, x_last, y_last):
     dy = np.random.default_rng(1).normal(size=(*x.shape[:2], *outputs))
     y, mask, mean = np.full(dy.shape, -np.inf), np.full(dy.shape, -1, np.int32), np.zeros(dy.shape)
     dx, spread, summed = (np.zeros(x.shape) for _ in range(3))
+    times = np.zeros(x.shape, int)
     total = np.zeros(dy.shape)
     for n, c, *out in np.ndindex(*dy.shape):
         at, (seen, count) = (n, c, *out), seen_by(window, out, x.shape[2:])
         total[at] = sum(x[(n, c, *place)] for place in seen)
         mean[at] = total[at] / count
         for place in seen:
+            times[(n, c, *place)] += 1
             summed[(n, c, *place)] += dy[at]
             spread[(n, c, *place)] += dy[at] / count
         if seen:
@@ -80,6 +82,10 @@ def test_pooling_of_any_geometry(case, threads, x_last, y_last):
     pairs = ((got_mean, mean), (got_dx, dx), (got_spread, spread), (got_total, total), (got_summed, summed))
     for got, expected in pairs:
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+    if window.tiles(x.shape[2:], outputs):
+        assert np.all(times == 1)
+        k.pool_max_dx(lower, got_y, upper, lower, window)()
+        np.testing.assert_array_equal(lower, got_dx)
 
 
 @given(cases(), st.integers(1, 3), st.booleans(), st.booleans())

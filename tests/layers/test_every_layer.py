@@ -136,6 +136,20 @@ def test_in_place_gives_the_same_bits(cls, case):
     same({"d": gradients["d" + source]}, {"d": whole["d" + source]})
 
 
+def uses_up(cls, case):
+    return hasattr(cls, "uses_up") and Rig(cls, case).shaped.says("uses_up", ())
+
+
+@pytest.mark.parametrize("backend", [name for name in ("numpy", "native") if not why_not(name)])
+@over(cases(uses_up))
+def test_the_gradient_of_an_input_that_is_used_up_may_lie_in_its_place(cls, case, backend):
+    apart, together = (Rig(cls, case, "float32", backend, channels_last=True) for _ in range(2))
+    for rig in (apart, together):
+        rig.forward()
+    inside = together.wanted() | {"d" + port: together.arrays[port] for port in uses_up(cls, case)}
+    same(together.backward(inside), apart.backward(apart.wanted()))
+
+
 @every_case
 def test_float32_is_close_to_float64(cls, case):
     wide, narrow = Rig(cls, case), Rig(cls, case, "float32")

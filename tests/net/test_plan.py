@@ -98,6 +98,29 @@ def test_the_largest_of_several_takes_the_place_of_none_because_it_is_compared_w
         assert len({planned.plan.places[name] for name in "abe"}) == places
 
 
+@pytest.mark.parametrize(
+    ("pooling", "in_place"),
+    [
+        ("kernel_size: 2, stride: 2", True),
+        ("kernel_size: 3, stride: 3, pad: 1, outputs: [pool, mask]", True),
+        ("kernel_size: 3, stride: 2", False),  # neighbours see the same elements
+        ("kernel_size: 2, stride: 3", False),  # some elements lie between the windows
+        ("kernel_size: 2, stride: 2, pool: STOCHASTIC", False),
+    ],
+)
+@pytest.mark.parametrize("read_later", [False, True])
+def test_a_gradient_takes_the_place_of_the_input_that_pooling_uses_up_and_nobody_reads_later(
+    pooling, in_place, read_later
+):
+    layers = ["{type: Convolution, name: h, num_output: 2, kernel_size: 1}"]
+    if read_later:
+        layers.append("{type: Convolution, num_output: 1, kernel_size: 1, inputs: h, loss_weight: 1}")
+    layers += [f"{{type: Pooling, name: pool, inputs: h, {pooling}}}", ip("score", "pool", 10), LOSS]
+    plain, planned = (build(*layers, source="{source: digits, batch_size: 3}", reuse=reuse) for reuse in (False, True))
+    assert_same(plain, planned)
+    assert (planned.plan.places["d(h)"] == planned.plan.places["h"]) == (in_place and not read_later)
+
+
 def test_the_channels_lie_last_between_layers_that_like_it_so():
     plan = conv_net(True).plan
     spatial = {"conv1", "norm", "scale", "relu1", "conv2", "sum", "relu2", "lrn", "lrn.s", "pool", "drop", "drop.mask"}

@@ -53,6 +53,7 @@ static const Kernel KERNELS[] = {
     ENTRY(products_beside),
     ENTRY_OF(pool_max, pool, pool_y_covers, NULL),
     ENTRY_OF(pool_max_dx, pool, pool_x_covers, NULL),
+    ENTRY_OF(pool_max_dx_tiles, pool, pool_x_covers, NULL),
     ENTRY_OF(pool_ave, pool, pool_y_covers, NULL),
     ENTRY_OF(pool_ave_dx, pool, pool_x_covers, NULL),
     ENTRY_OF(pool_draw, pool, pool_y_covers, NULL),

@@ -54,13 +54,13 @@ INLINE int64_t lines_seen(const pool_args *p, int64_t y) {
     return larger(0, smaller(p->x_h, y * p->stride_h - p->pad_h + (p->kernel_h - 1) * p->dilation_h + 1));
 }
 
-/* Asks for the lines of x that windows of line y + 1 are the first to see: of a large batch they are not in the cache,
-   and windows read them in an order that the processor does not foresee. */
+/* Asks for the lines of x that the next line of windows is the first to see, which after the last is one of the next
+   sample: of a large batch they are not in the cache, and windows read them in an order that the processor does not
+   foresee. */
 INLINE void fetch_next(const pool_args *p, int64_t part, int64_t y) {
-    if (y + 1 == p->y_h) return;
     const int64_t line = p->x_w * p->channels;
     const float *x = p->x + part * p->x_h * line;
-    const int64_t stop = lines_seen(p, y + 1) * line;
+    const int64_t stop = (y + 1 < p->y_h ? lines_seen(p, y + 1) : p->x_h + lines_seen(p, 0)) * line;
     for (int64_t i = lines_seen(p, y) * line; i < stop; i += LINE) __builtin_prefetch(x + i, 0, 2);
 }
 
@@ -102,6 +102,15 @@ static void pool_max_dx_run(const void *args, int64_t part, float *work) {
                 vec up = load_some(p->dy + out, n), {
         const ivec won = load_some(p->x + seen, n) == best;
         add_some(p->dx + seen, choose(won, up, splat(0)), n);
+        up = choose(won, splat(0), up);
+    }, (void)0)
+}
+
+/* The same where each element lies in exactly one window; dx may lie in the place of x. */
+static void pool_max_dx_tiles_run(const void *args, int64_t part, float *work) {
+    EACH_WINDOW(fetch_next(p, part, y), const vec best = load_some(p->y + out, n); vec up = load_some(p->dy + out, n), {
+        const ivec won = load_some(p->x + seen, n) == best;
+        store_some(p->dx + seen, choose(won, up, splat(0)), n);
         up = choose(won, splat(0), up);
     }, (void)0)
 }

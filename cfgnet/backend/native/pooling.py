@@ -32,7 +32,8 @@ class NativePooling(NativeBase):
         """As the numpy kernel, in one or two dimensions with the channels last."""
         if not in_pixels(x, y, dy, dx):
             return super().pool_max_dx(x, y, dy, dx, window)
-        return self._pool("pool_max_dx", x, y, window, x=x, y=y, dy=dy, dx=dx)
+        kernel = "pool_max_dx_tiles" if window.tiles(x.shape[2:], y.shape[2:]) else "pool_max_dx"
+        return self._pool(kernel, x, y, window, x=x, y=y, dy=dy, dx=dx)
 
     @over_planes
     def pool_draw(self, x: Array, u: Array, y: Array, window: Window) -> Call:
