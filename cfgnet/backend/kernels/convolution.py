@@ -212,7 +212,7 @@ class _Piece:
 
     def unfold(self) -> list[Call]:
         """The calls that bring the columns up to date."""
-        return [*self.first, *(partial(self.kernels.xp.copyto, *pair) for pair in self.copies)]
+        return [*self.first, *(self.kernels.copied(*pair) for pair in self.copies)]
 
     def multiply(self, matrix: Array, bias: Array | None) -> list[Call]:
         """The calls that write the product of the columns with a matrix (group, 1, inner, O / group), plus bias."""
@@ -225,14 +225,14 @@ class _Piece:
             row = row.reshape(self.group, *(1,) * (self.upper.ndim - 2), *row.shape[1:])
             calls.append(partial(xp.add, source, row, self.grouped_upper))
         elif not self.direct:
-            calls.append(partial(xp.copyto, self.grouped_upper, self.product_as_upper))
+            calls.append(self.kernels.copied(self.grouped_upper, self.product_as_upper))
         return calls
 
     def upper_matrix(self) -> tuple[Array, list[Call]]:
         """`upper` as (group, 1, n * out..., O / group), and the calls that copy it there where it lies otherwise."""
         if self.direct:
             return self.upper.reshape(1, 1, -1, self.upper.shape[-1]), []
-        return self.product, [partial(self.kernels.xp.copyto, self.product_as_upper, self.grouped_upper)]
+        return self.product, [self.kernels.copied(self.product_as_upper, self.grouped_upper)]
 
 
 def _grouped(array: Array, group: int) -> Array:
