@@ -40,7 +40,7 @@ PLANE_OF_BIAS = EDGE + 1
 class Winograd(Base):
     """A correlation, and the gradient by its weight, by tiles."""
 
-    tile_elements, least_tiles = 1 << 17, 64
+    tile_elements, least_tiles = 1 << 18, 64
     """About how many values are held at a time by a thread, and of how many tiles at least: with fewer, reading the
     weight takes longer than multiplying with it."""
     least_products, least_channels, least_saving = 2048, 32, 2
