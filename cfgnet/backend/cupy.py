@@ -17,7 +17,7 @@ class CupyKernels(Kernels):
     """The kernels on a GPU, which wants few large launches rather than pieces that fit a cache."""
 
     block_elements = column_elements = pooled_elements = most_pixels = small_product = line_elements = 1 << 26
-    row_elements = tap_elements = wide_outputs = 1
+    row_elements = tap_elements = wide_outputs = piece_bytes = 1
     unchecked: Mapping[str, str] = {}
 
     def _erf(self, x: Any, out: Array, thread: int) -> list[Call]:

@@ -398,3 +398,23 @@ def test_a_net_of_any_number_of_threads_computes_the_same(tmp_path):
     for run in runs:
         assert run.loss == pytest.approx(runs[0].loss, rel=1e-9)
     assert runs[2].loss == runs[3].loss
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(1, 2)), min_size=1, max_size=4),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 16, 4096]),
+)
+def test_what_lies_together_is_copied_as_one_element(axes, same, transposed, piece_bytes):
+    """Along each axis every element is taken or every second: of the source, and of the target if it is the `same`."""
+    k, steps = Kernels(np), tuple(slice(None, None, step) for _, step in axes)
+    k.piece_bytes = piece_bytes
+    source = np.random.default_rng(0).normal(size=[n * step for n, step in axes])[steps]
+    room = np.zeros([n * step if same else n for n, step in axes])
+    target = room[steps] if same else room
+    if transposed:
+        source, target = source.T, target.T
+    k.copied(target, source)()
+    np.testing.assert_array_equal(target, source)
+    assert np.count_nonzero(room) == source.size

@@ -53,29 +53,32 @@ class Convolution(Winograd, Depthwise):
         view = by_taps(dweight, group)
         if is_depthwise(dweight, group):
             return self.depthwise_dweight(x, dy, view, window, add)
-        if self.by_winograd(Correlation(x, view, dy, window), self.least_products // 2):
+        part = Correlation(x, view, dy, window)
+        if self.by_winograd(part, self.least_products // 2):
             return self.winograd_dweight(x, dy, view, window, add)
         shares = self.shares(x.shape[0])
         shape = (group, 1, math.prod(view.shape[1:-1]), view.shape[-1])
         totals = [self.temporary(thread, 5, shape, dweight.dtype) for thread, _ in enumerate(shares)]
+        # Then each output along the first axis makes a result of its own.
+        overlaid = self._may_overlay(part) and dy.shape[2] * math.prod(shape[2:]) <= self.column_elements
 
         def share(thread: int, rows: slice, total: Array) -> Call:
             calls: list[Call] = [partial(total.fill, 0)]
-            part = self.temporary(thread, 3, total.shape, total.dtype)
-            for piece in self._pieces(Correlation(x, view, dy, window), thread, rows, apart=True):
+            for piece in self._pieces(part, thread, rows, overlaid):
                 upper, gather = piece.upper_matrix()
                 lower = piece.columns.swapaxes(-1, -2)
-                calls += [*piece.unfold(), *gather]
-                blocks = self._blocks_of(upper.shape[2], total[0].size)
-                if blocks > 1:
+                if not overlaid:
+                    blocks = self._blocks_of(upper.shape[2], total[0].size)
                     lower = lower.reshape(group, lower.shape[2], blocks, -1).swapaxes(1, 2)
                     upper = upper.reshape(group, blocks, -1, upper.shape[-1])
-                    several = self.temporary(thread, 4, (group, blocks, *total.shape[2:]), total.dtype)
-                    calls.append(partial(xp.matmul, lower, upper, out=several))
-                    calls.append(partial(xp.sum, several, axis=1, keepdims=True, out=part))
-                else:
-                    calls.append(partial(xp.matmul, lower, upper, out=part))
-                calls.append(partial(xp.add, total, part, total))
+                blocks = upper.shape[1]
+                found = several = self.temporary(thread, 3, (group, blocks, *shape[2:]), total.dtype)
+                calls += [*piece.unfold(), *gather, partial(xp.matmul, lower, upper, out=several)]
+                if blocks > 1:
+                    found = self.temporary(thread, 4, shape, total.dtype)
+                    ones, each = xp.ones((1, blocks), total.dtype), several.reshape(group, blocks, -1)
+                    calls.append(partial(xp.matmul, ones, each, out=found.reshape(group, 1, -1)))
+                calls.append(partial(xp.add, total, found, total))
             return in_turn(calls)
 
         sums: list[Call] = [partial(xp.add, view, total.reshape(view.shape), view) for total in totals]
@@ -108,7 +111,7 @@ class Convolution(Winograd, Depthwise):
             for part, matrix in zip(parts, matrices, strict=True):
                 row, spread = self._bias_row(bias, part.target, thread)
                 calls += spread
-                for piece in self._pieces(part, thread, rows):
+                for piece in self._pieces(part, thread, rows, self._may_overlay(part)):
                     calls += [*piece.unfold(), *piece.multiply(matrix, row)]
             return in_turn(calls)
 
@@ -125,12 +128,15 @@ class Convolution(Winograd, Depthwise):
         row = self.temporary(thread, 4, (target.shape[-1], bias.size), bias.dtype)
         return row, [partial(self.xp.copyto, row, bias)]
 
-    def _pieces(self, part: Correlation, thread: int, rows: slice, apart: bool = False) -> Iterator[_Piece]:
-        """The samples `rows`, a few at a time; `apart` where the rows of a matrix must not overlap."""
-        window, count = part.window, part.target.shape[0]
-        outputs, width = part.target.shape[2:], part.weight.shape[-1]
-        overlaid = len(outputs) > 1 and window.dilation[0] == 1 and window.stride[0] < window.kernel[0]
-        overlaid = overlaid and width < self.wide_outputs and not apart
+    def _may_overlay(self, part: Correlation) -> bool:
+        """Whether the rows of a matrix can overlap, and its products are so quick that it pays."""
+        window = part.window
+        fits = len(window.kernel) > 1 and window.dilation[0] == 1 and window.stride[0] < window.kernel[0]
+        return fits and part.weight.shape[-1] < self.wide_outputs
+
+    def _pieces(self, part: Correlation, thread: int, rows: slice, overlaid: bool) -> Iterator[_Piece]:
+        """The samples `rows`, a few at a time."""
+        window, count, outputs = part.window, part.target.shape[0], part.target.shape[2:]
         height = window.span(outputs)[0] if overlaid else outputs[0] * window.kernel[0]
         per_sample = height * math.prod(outputs[1:]) * math.prod(window.kernel[1:]) * part.source.shape[1]
         start, stop, _ = rows.indices(count)
@@ -212,7 +218,7 @@ class _Piece:
 
     def unfold(self) -> list[Call]:
         """The calls that bring the columns up to date."""
-        return [*self.first, *(partial(self.kernels.xp.copyto, *pair) for pair in self.copies)]
+        return [*self.first, *(self.kernels.copied(*pair) for pair in self.copies)]
 
     def multiply(self, matrix: Array, bias: Array | None) -> list[Call]:
         """The calls that write the product of the columns with a matrix (group, 1, inner, O / group), plus bias."""
@@ -225,14 +231,14 @@ class _Piece:
             row = row.reshape(self.group, *(1,) * (self.upper.ndim - 2), *row.shape[1:])
             calls.append(partial(xp.add, source, row, self.grouped_upper))
         elif not self.direct:
-            calls.append(partial(xp.copyto, self.grouped_upper, self.product_as_upper))
+            calls.append(self.kernels.copied(self.grouped_upper, self.product_as_upper))
         return calls
 
     def upper_matrix(self) -> tuple[Array, list[Call]]:
         """`upper` as (group, 1, n * out..., O / group), and the calls that copy it there where it lies otherwise."""
         if self.direct:
             return self.upper.reshape(1, 1, -1, self.upper.shape[-1]), []
-        return self.product, [partial(self.kernels.xp.copyto, self.product_as_upper, self.grouped_upper)]
+        return self.product, [self.kernels.copied(self.product_as_upper, self.grouped_upper)]
 
 
 def _grouped(array: Array, group: int) -> Array:

@@ -45,7 +45,7 @@ def padded(
     if seen.shape == shape and seen.strides[-1] == seen.itemsize:
         return seen, []
     whole = kernels.temporary(thread, 0, shape, source.dtype)
-    return whole, [*clear_around(whole, there), partial(kernels.xp.copyto, whole[there], seen)]
+    return whole, [*clear_around(whole, there), kernels.copied(whole[there], seen)]
 
 
 def padded_part(source: Array, window: Window, span: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -75,9 +75,9 @@ class Step:
 class Elementwise(Base):
     """`map` and `sum`, of which every layer that works on each element by itself is made, and a `chain` of them."""
 
-    block_elements = 1 << 16
-    """How many elements are worked on at a time; several times that fits a core's cache, and it keeps a thread busy for
-    much longer than it takes to get hold of Python's lock again."""
+    block_elements = 1 << 17
+    """How many elements are worked on at a time: about what a core's cache holds, and they keep a thread busy for much
+    longer than it takes to wake, where it had to wait for Python's lock."""
     share_elements = 1 << 18
     """How many elements, times the functions computed of each, are worth a thread; to wake one takes that long."""
     row_elements = 1 << 11

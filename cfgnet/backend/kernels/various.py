@@ -161,7 +161,7 @@ class Various(Elementwise):
         cut = next((axis for axis, n in enumerate(shape) if axis not in taken and n > 1), None)
         if cut is None:
             return in_turn(steps(0, *arrays))
-        step = max(1, 4 * self.block_elements * shape[cut] // max(1, first.size))
+        step = max(1, 2 * self.block_elements * shape[cut] // max(1, first.size))
 
         def share(thread: int, own: slice) -> Call:
             calls = list[Call]()

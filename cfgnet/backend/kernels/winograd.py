@@ -40,7 +40,7 @@ PLANE_OF_BIAS = EDGE + 1
 class Winograd(Base):
     """A correlation, and the gradient by its weight, by tiles."""
 
-    tile_elements, least_tiles = 1 << 17, 64
+    tile_elements, least_tiles = 1 << 18, 64
     """About how many values are held at a time by a thread, and of how many tiles at least: with fewer, reading the
     weight takes longer than multiplying with it."""
     least_products, least_channels, least_saving = 2048, 32, 2
@@ -159,31 +159,32 @@ class _Tiles:
         self, array: Array, pad: tuple[int, int], edge: int, way: Array, place: int
     ) -> tuple[Array, list[Call]]:
         """The transform of the tiles of an array, each of edge x edge elements."""
-        xp, channels = self.kernels.xp, array.shape[-1]
+        channels = array.shape[-1]
         span = ((self.high - 1) * self.size + edge, (self.wide - 1) * self.size + edge)
         here, there = padded_part(array, Window((edge,) * 2, (1, 1), pad, (1, 1)), span)
         padded, calls = array[here], list[Call]()
         if padded.shape[1:3] != span or padded.strides[-1] != padded.itemsize:
             whole = self.kernels.temporary(self.thread, 0, (array.shape[0], *span, channels), self.dtype)
-            calls += [*clear_around(whole, there), partial(xp.copyto, whole[there], padded)]
+            calls += [*clear_around(whole, there), self.kernels.copied(whole[there], padded)]
             padded = whole
         tiles, values = self.planes(2, edge * edge, channels), self.planes(place, PLANES, channels)
-        calls.append(partial(xp.copyto, tiles.reshape(edge, edge, *self.grid, channels), self._by_tiles(padded, edge)))
+        by_tiles = tiles.reshape(edge, edge, *self.grid, channels)
+        calls.append(self.kernels.copied(by_tiles, self._by_tiles(padded, edge)))
         return values.reshape(PLANES, self.count, channels), [*calls, *self._transformed(way, tiles, values)]
 
     def write_target(self, products: Array, ways: _Transforms) -> list[Call]:
         """The calls that write A' of products (planes, tiles * O) to where it belongs."""
-        xp, size, channels = self.kernels.xp, self.size, self.target.shape[-1]
+        size, channels = self.size, self.target.shape[-1]
         planes = self.planes(2, size * size, channels)
         outputs = planes.reshape(size, size, *self.grid, channels)
         back = self._transformed(ways.target, products, planes)
         span = (self.high * size, self.wide * size)
         here = self.target[:, self.first * size : (self.first + self.high) * size]
         if here.shape[1:3] == span:
-            return [*back, partial(xp.copyto, self._by_tiles(here, size), outputs)]
+            return [*back, self.kernels.copied(self._by_tiles(here, size), outputs)]
         whole = self.kernels.temporary(self.thread, 0, (here.shape[0], *span, channels), self.dtype)
-        spread = partial(xp.copyto, self._by_tiles(whole, size), outputs)
-        return [*back, spread, partial(xp.copyto, here, whole[:, : here.shape[1], : here.shape[2]])]
+        spread = self.kernels.copied(self._by_tiles(whole, size), outputs)
+        return [*back, spread, self.kernels.copied(here, whole[:, : here.shape[1], : here.shape[2]])]
 
     def planes(self, place: int, count: int, channels: int) -> Array:
         """Room for `count` planes (count, tiles * channels)."""
