@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -71,17 +72,18 @@ class Timing:
 def time_net(spec: Spec, *, backend: str | None = None, iterations: int | None = None, seconds: float = 2.0) -> Timing:
     """Times training steps of a net: at most `iterations`, for about `seconds`, then as many over its layers.
 
-    All steps see the same batch, which is fed outside of the clock. Raises SpecError, DataError or BackendError.
+    All steps see the same batch, which is fed outside of the clock. Steps that are timed as a whole and such that
+    are timed part by part take turns. Raises SpecError, DataError or BackendError.
     """
     chosen = spec.make_backend(backend)
     prepared, net = trained_net(spec, chosen, ["train"])
     batches = prepared.batches["train"]
     steps = Steps(net, spec.solver, batches.at(0), length(spec, batches.count))
-    measured = repeated(steps.step, iterations, seconds, WARM)
+    measured = repeated(lambda: (steps.step(), steps.step_apart()), iterations, seconds, WARM)
     peak = peak_bytes()  # before the calls of single layers, which have arrays of their own, are made
     layers = LayerSteps(net, steps.feed)
     by_layer = repeated(layers.step, iterations, seconds, WARM)
-    whole = _ms([sum(step) for step in measured])
+    whole = _ms(step for step, _ in measured)
     return Timing(
         name=spec.name,
         backend=chosen.name,
@@ -90,10 +92,10 @@ def time_net(spec: Spec, *, backend: str | None = None, iterations: int | None =
         batch_size=batches.batch_size,
         iterations=len(measured),
         step_ms=whole,
-        step_ms_min=1e3 * min(map(sum, measured)),
-        forward_ms=_ms(step.forward for step in measured),
-        backward_ms=_ms(step.backward for step in measured),
-        update_ms=_ms(step.update for step in measured),
+        step_ms_min=1e3 * min(step for step, _ in measured),
+        forward_ms=_ms(apart.forward for _, apart in measured),
+        backward_ms=_ms(apart.backward for _, apart in measured),
+        update_ms=_ms(apart.update for _, apart in measured),
         images_per_s=1e3 * batches.batch_size * spec.solver.iter_size / whole,
         flops=net.plan.flops,
         planned_bytes=steps.planned_bytes,
@@ -117,7 +119,7 @@ class Steps:
         self.net, self.batch, self.max_iter = net, batch, max_iter
         self.parts = solver.iter_size
         self.updater = Updater(solver, net.params, max_iter)
-        self.iteration = 0
+        self.iteration = -1
 
     @property
     def planned_bytes(self) -> int:
@@ -129,27 +131,42 @@ class Steps:
         self.net.feed(self.batch)
         self.net.backend.sync()
 
-    def step(self) -> Step:
-        """One iteration: the gradients of `iter_size` batches, then one update. Feeding is not counted."""
-        net, clock, sync, forward, backward = self.net, time.perf_counter, self.net.backend.sync, 0.0, 0.0
+    def step(self) -> float:
+        """The seconds of one iteration: the gradients of `iter_size` batches, then one update. Feeding is not counted.
+
+        The backend is waited for at the end only, as in training.
+        """
+        net, clock, sync, seconds, last = self.net, time.perf_counter, self.net.backend.sync, 0.0, self.parts - 1
+        iteration = self._next()
         for part in range(self.parts):
-            net.iteration = self.iteration * self.parts + part
-            self.feed()
+            self._feed_part(iteration, part)
             start = clock()
             net.run_forward()
             _ = net.loss
-            sync()
-            between = clock()
             net.run_backward(add=part > 0)
+            if part == last:
+                self.updater.step(iteration)
             sync()
-            backward += clock() - between
-            forward += between - start
-        start = clock()
-        self.updater.step(self.iteration % self.max_iter)  # a policy need not have a rate beyond the last iteration
-        sync()
-        update = clock() - start
-        self.iteration += 1
-        return Step(forward, backward, update)
+            seconds += clock() - start
+        return seconds
+
+    def step_apart(self) -> Step:
+        """The seconds of the parts of one iteration, each of which is waited for."""
+        net, iteration, forward, backward = self.net, self._next(), 0.0, 0.0
+        for part in range(self.parts):
+            self._feed_part(iteration, part)
+            forward += _seconds(net, [net.run_forward, lambda: net.loss])
+            backward += _seconds(net, [partial(net.run_backward, add=part > 0)])
+        return Step(forward, backward, _seconds(net, [partial(self.updater.step, iteration)]))
+
+    def _next(self) -> int:
+        """The iteration that comes next; behind the last one the first, because a policy need not have a rate there."""
+        self.iteration = (self.iteration + 1) % self.max_iter
+        return self.iteration
+
+    def _feed_part(self, iteration: int, part: int) -> None:
+        self.net.iteration = iteration * self.parts + part
+        self.feed()
 
 
 class LayerSteps:
@@ -165,17 +182,10 @@ class LayerSteps:
         """One pass; the seconds of each node of the plan, and of each of its backward steps."""
         self.net.params.grads.fill(0)
         self.feed()
-        forward = [self._seconds(calls) for calls in self.forward]
+        forward = [_seconds(self.net, calls) for calls in self.forward]
         for name, weight in self.net.plan.seeds.items():
             self.net.gradients[name][...] = weight
-        return forward, [self._seconds(calls) for calls in self.backward]
-
-    def _seconds(self, calls: Sequence[Call]) -> float:
-        start = time.perf_counter()
-        for call in calls:
-            call()
-        self.net.backend.sync()
-        return time.perf_counter() - start
+        return forward, [_seconds(self.net, calls) for calls in self.backward]
 
     def times(self, passes: Sequence[tuple[list[float], list[float]]]) -> Iterable[LayerTime]:
         """What each layer took, in the order in which they run."""
@@ -199,6 +209,15 @@ def repeated(action: Callable[[], T], most: int | None, seconds: float, warm: in
         while len(found) < (most or math.inf) and time.monotonic() < end:
             found.append(action())
     return found
+
+
+def _seconds(net: Net, calls: Sequence[Call]) -> float:
+    """What the calls take, until the backend has done them."""
+    start = time.perf_counter()
+    for call in calls:
+        call()
+    net.backend.sync()
+    return time.perf_counter() - start
 
 
 def _ms(seconds: Iterable[float]) -> float:

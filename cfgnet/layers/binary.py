@@ -22,13 +22,13 @@ class Binary(PerElement, abstract=True):
     predicts = "Sigmoid"
 
     def forward(self, k, x, target, loss, n, summed, sample_weight=None):
-        self._sum(k, loss, n, summed, self._given(x, target, sample_weight))
+        self._sum(k, loss, n, summed, self._given(sample_weight, x=x, target=target))
 
     def backward(self, k, x, target, dloss, dx, n, sample_weight=None):
-        self._spread(k, dloss, n, self._given(x, target, sample_weight), x=dx)
+        self._spread(k, dloss, n, self._given(sample_weight, x=x, target=target), x=dx)
 
-    def _given(self, x, target, sample_weight):
-        given = super()._given(x, target, sample_weight)
+    def _given(self, sample_weight, **arrays):
+        given = super()._given(sample_weight, **arrays)
         return given if self.ignore_label is None else {**given, "ignore": self.ignore_label}
 
     def weigh(self, xp, target, sample_weight=None):
@@ -97,10 +97,10 @@ class SigmoidCrossEntropyLoss(Binary):
         return super().scratch() | ({"pos": (len(self.pos_weight),)} if len(self.pos_weight) > 1 else {})
 
     def forward(self, k, x, target, loss, n, summed, sample_weight=None, pos=None):
-        self._sum(k, loss, n, summed, self._with_pos(k, pos, self._given(x, target, sample_weight)))
+        self._sum(k, loss, n, summed, self._with_pos(k, pos, self._given(sample_weight, x=x, target=target)))
 
     def backward(self, k, x, target, dloss, dx, n, sample_weight=None, pos=None):
-        self._spread(k, dloss, n, self._with_pos(k, pos, self._given(x, target, sample_weight)), x=dx)
+        self._spread(k, dloss, n, self._with_pos(k, pos, self._given(sample_weight, x=x, target=target)), x=dx)
 
     def _with_pos(self, k, pos, given):
         """What formulas are given, with an array in which pos_weight is several numbers."""

@@ -58,10 +58,11 @@ class PerElement(Loss, abstract=True):
             return total(xp.ones(target.shape), sample_weight)
         return divisor(self.normalization, target.size, target.size, None)
 
-    def _given(self, x, target, sample_weight):
-        """What formulas over the elements are given."""
-        given = {"x": x, "target": target.reshape(x.shape), **self.numbers()}
-        return given if sample_weight is None else {**given, "weight": spread(sample_weight, x.ndim)}
+    def _given(self, sample_weight, **arrays):
+        """What formulas over the elements are given: arrays of as many elements, in the shape of the first one."""
+        shape = next(iter(arrays.values())).shape
+        given = {name: array.reshape(shape) for name, array in arrays.items()} | self.numbers()
+        return given if sample_weight is None else {**given, "weight": spread(sample_weight, len(shape))}
 
     def _weight(self, given):
         """The weight of an element as a formula; empty where all are 1."""
@@ -74,36 +75,56 @@ class PerElement(Loss, abstract=True):
 
     def _total(self, k, n, given):
         """What the loss is divided by: a number, or `n`, which is computed."""
-        x, weight = given["x"], self._weight(given)
+        whole, weight = _whole(given), self._weight(given)
         if self.normalization == "VALID" and weight:
-            return sum_of_weights(k, n, weight, range(x.ndim), **given)  # among which x spans all elements
-        return divisor(self.normalization, x.size, x.shape[0], None)
+            return sum_of_weights(k, n, weight, range(whole.ndim), **given)
+        return divisor(self.normalization, whole.size, whole.shape[0], None)
 
     def _sum(self, k, loss, n, summed, given):
-        k.sum(self._weighed(self.each(), given), summed, range(given["x"].ndim), **given)
+        k.sum(self._weighed(self.each(), given), summed, range(_whole(given).ndim), **given)
         k.map(self.mean, loss, summed=summed, n=self._total(k, n, given))
 
     def _spread(self, k, dloss, n, given, **gradients):
         """Computes the gradients that are not None."""
-        slopes, shape = self.slopes(), given["x"].shape
+        slopes, shape = self.slopes(), _whole(given).shape
         given |= {"dloss": dloss, "n": self._total(k, n, given)}
         for name, out in gradients.items():
             if out is not None:
                 k.map(f"{self._weighed(slopes[name], given)} * (dloss / n)", out.reshape(shape), **given)
 
 
-class Distance(PerElement, abstract=True):
-    """Has a gradient by its target, too."""
+class Regression(PerElement, abstract=True):
+    """A loss of numbers, by default the mean over all of them."""
 
     normalization: Normalization = "VALID"
     """What n is: VALID the sum of the weights of all elements, which without weights is their number, FULL their
     number, BATCH_SIZE the first axis, NONE 1."""
 
+
+class Distance(Regression, abstract=True):
+    """f and its slopes are formulas of d = x - target, which is kept for backward."""
+
+    ports = "x, target, sample_weight? -> loss, difference?"
+
+    def shapes(self, x, target, sample_weight=None):
+        return {"loss": super().shapes(x, target, sample_weight), "difference": x}
+
+    def forward(self, k, x, target, loss, difference, n, summed, sample_weight=None):
+        k.map("x - target", difference, x=x, target=target.reshape(x.shape))
+        self._sum(k, loss, n, summed, self._given(sample_weight, d=difference))
+
+    def backward(self, k, difference, dloss, n, dx=None, dtarget=None, sample_weight=None):
+        self._spread(k, dloss, n, self._given(sample_weight, d=difference), x=dx, target=dtarget)
+
+
+class Divergence(Regression, abstract=True):
+    """f and its slopes are formulas of x and target."""
+
     def forward(self, k, x, target, loss, n, summed, sample_weight=None):
-        self._sum(k, loss, n, summed, self._given(x, target, sample_weight))
+        self._sum(k, loss, n, summed, self._given(sample_weight, x=x, target=target))
 
     def backward(self, k, x, target, dloss, n, dx=None, dtarget=None, sample_weight=None):
-        self._spread(k, dloss, n, self._given(x, target, sample_weight), x=dx, target=dtarget)
+        self._spread(k, dloss, n, self._given(sample_weight, x=x, target=target), x=dx, target=dtarget)
 
 
 class EuclideanLoss(Distance):
@@ -127,10 +148,10 @@ class EuclideanLoss(Distance):
     ]
 
     def each(self):
-        return "(x - target) * (x - target)"
+        return "d * d"
 
     def slopes(self):
-        return {"x": "x - target", "target": "target - x"}
+        return {"x": "d", "target": "-d"}
 
 
 class MSELoss(Distance):
@@ -151,10 +172,10 @@ class MSELoss(Distance):
     ]
 
     def each(self):
-        return "(x - target) * (x - target)"
+        return "d * d"
 
     def slopes(self):
-        return {"x": "2 * (x - target)", "target": "2 * (target - x)"}
+        return {"x": "2 * d", "target": "-2 * d"}
 
 
 class L1Loss(Distance):
@@ -172,24 +193,22 @@ class L1Loss(Distance):
     ]
 
     def each(self):
-        return "abs(x - target)"
+        return "abs(d)"
 
     def slopes(self):
-        return {"x": "sign(x - target)", "target": "sign(target - x)"}
+        return {"x": "sign(d)", "target": "-sign(d)"}
 
 
 class Bent(Distance, abstract=True):
     """factor m (|d| - m / 2), d = x - target, m = min(|d|, bend): a parabola that goes on as a straight line."""
 
     def each(self):
-        small = "min(abs(x - target), bend)"
-        return f"factor * {small} * (abs(x - target) - 0.5 * {small})"
+        small = "min(abs(d), bend)"
+        return f"factor * {small} * (abs(d) - 0.5 * {small})"
 
     def slopes(self):
-        return {
-            "x": "factor * max(min(x - target, bend), -bend)",
-            "target": "factor * max(min(target - x, bend), -bend)",
-        }
+        slope = "factor * max(min(d, bend), -bend)"
+        return {"x": slope, "target": f"-({slope})"}
 
 
 class HuberLoss(Bent):
@@ -234,7 +253,7 @@ class SmoothL1Loss(Bent):
         return {"bend": self.beta, "factor": 1 / self.beta}
 
 
-class KLDivLoss(Distance):
+class KLDivLoss(Divergence):
     """Divergence of the probabilities `target` from those whose logarithms x are: loss = sum(w t (log t - x)) / n.
 
     n is by default the first axis, so that the loss is the mean over samples, as PyTorch's with reduction "batchmean".
@@ -263,7 +282,7 @@ class KLDivLoss(Distance):
         return {"x": "-target", "target": "log(max(target, least)) + 1 - x"}
 
 
-class PoissonNLLLoss(Distance):
+class PoissonNLLLoss(Divergence):
     """Minus the log-likelihood of counts `target` under Poisson's distribution of mean exp(x), less what x does not
     change: loss = sum(w (exp(x) - target x)) / n.
 
@@ -296,7 +315,7 @@ class PoissonNLLLoss(Distance):
         return {"x": "1 - target / (x + eps)", "target": "-log(x + eps)"}
 
 
-class GaussianNLLLoss(PerElement):
+class GaussianNLLLoss(Regression):
     """Minus the log-likelihood of `target` under the normal distribution of mean x and variance `var`, less a constant:
     loss = sum(w (log v + (x - target)^2 / v) / 2) / n, v = max(var, eps).
 
@@ -307,9 +326,6 @@ class GaussianNLLLoss(PerElement):
 
     eps: PositiveFloat = 1e-6
     """The smallest variance that counts as it is."""
-    normalization: Normalization = "VALID"
-    """What n is: VALID the sum of the weights of all elements, which without weights is their number, FULL their
-    number, BATCH_SIZE the first axis, NONE 1."""
 
     mean = "summed * (0.5 / n)"
 
@@ -337,8 +353,13 @@ class GaussianNLLLoss(PerElement):
         return super().shapes(x, target, sample_weight)
 
     def forward(self, k, x, target, var, loss, n, summed, sample_weight=None):
-        self._sum(k, loss, n, summed, self._given(x, target, sample_weight) | {"var": var.reshape(x.shape)})
+        self._sum(k, loss, n, summed, self._given(sample_weight, x=x, target=target, var=var))
 
     def backward(self, k, x, target, var, dloss, n, dx=None, dtarget=None, dvar=None, sample_weight=None):
-        given = self._given(x, target, sample_weight) | {"var": var.reshape(x.shape)}
+        given = self._given(sample_weight, x=x, target=target, var=var)
         self._spread(k, dloss, n, given, x=dx, target=dtarget, var=dvar)
+
+
+def _whole(given):
+    """An array of all elements, among what formulas are given."""
+    return next(iter(given.values()))

@@ -44,7 +44,7 @@ class Net:
         return loss
 
     def step(self):
-        return sum(self.steps.step())
+        return self.steps.step()
 
     def gradients(self):
         params = self.net.params

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
-from cfgnet.backend.kernels.base import Array, Base, Call, Record, in_turn, quick
+from cfgnet.backend.kernels.base import Array, Base, Call, Record, in_turn, nothing, quick
 
 
 class Matrix(Base):
@@ -15,6 +16,10 @@ class Matrix(Base):
 
     def product(self, a: Array, b: Array, out: Array, bias: Array | None = None, add: bool = False) -> Call:
         """out = a @ b, plus `bias` in each row; with `add` it is added to out. All are matrices, in any order."""
+        return self.together(self._parts(a, b, out, bias, add))
+
+    def _parts(self, a: Array, b: Array, out: Array, bias: Array | None = None, add: bool = False) -> list[Call]:
+        """What each thread does of a product."""
         xp = self.xp
         rows, columns = out.shape
         # BLAS copies what it reads of both matrices first; what every thread reads whole should be the smaller one.
@@ -34,11 +39,12 @@ class Matrix(Base):
         count, other = (columns, rows) if by_columns else (rows, columns)
         least = self.least_multiplications // max(1, a.shape[1] * other)
         shares = self.shares(count, least, least)
-        return self.together([share(*each) for each in enumerate(shares)])
+        return [share(*each) for each in enumerate(shares)]
 
     def beside(self, one: Record, other: Record) -> Call:
-        """Two products of the same matrix."""
-        return in_turn([one.bound(self), other.bound(self)])
+        """Two products of the same matrix, side by side: threads meet once for both."""
+        both = (self._parts(*record.args, **record.settings) for record in (one, other))
+        return self.together([in_turn(calls) for calls in itertools.zip_longest(*both, fillvalue=nothing)])
 
     def products(self, a: Array, b: Array, out: Array) -> Call:
         """out = a @ b, the matrices that lie along the last two axes; the others are matched as numpy does."""
