@@ -72,8 +72,8 @@ class Timing:
 def time_net(spec: Spec, *, backend: str | None = None, iterations: int | None = None, seconds: float = 2.0) -> Timing:
     """Times training steps of a net: at most `iterations`, for about `seconds`, then as many over its layers.
 
-    All steps see the same batch, which is fed outside of the clock. Steps that are timed as a whole and such that
-    are timed part by part take turns. Raises SpecError, DataError or BackendError.
+    All steps see the same batch, which is fed outside of the clock. Steps that are timed as a whole take turns with
+    steps that are timed part by part. Raises SpecError, DataError or BackendError.
     """
     chosen = spec.make_backend(backend)
     prepared, net = trained_net(spec, chosen, ["train"])

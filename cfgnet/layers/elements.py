@@ -105,6 +105,7 @@ class Distance(Regression, abstract=True):
     """f and its slopes are formulas of d = x - target, which is kept for backward."""
 
     ports = "x, target, sample_weight? -> loss, difference?"
+    inplace = {"difference": "x"}
 
     def shapes(self, x, target, sample_weight=None):
         return {"loss": super().shapes(x, target, sample_weight), "difference": x}

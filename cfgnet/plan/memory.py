@@ -214,8 +214,9 @@ def asked(shaped: Shaped) -> list[str]:
 
 def pairs(shaped: Shaped) -> Iterator[tuple[str, str]]:
     """The outputs of a layer that may overwrite an input, and that input; several where it may be any of them."""
+    written = {**shaped.node.outputs, **shaped.saved}
     for output, source in shaped.node.layer.overwrites().items():
-        name, sources = shaped.node.outputs.get(output), shaped.node.inputs.get(source, ())
+        name, sources = written.get(output), shaped.node.inputs.get(source, ())
         for each in (sources,) if isinstance(sources, str) else sources:
             if isinstance(name, str):
                 yield name, each

@@ -121,6 +121,16 @@ def test_a_gradient_takes_the_place_of_the_input_that_pooling_uses_up_and_nobody
     assert (planned.plan.places["d(h)"] == planned.plan.places["h"]) == (in_place and not read_later)
 
 
+@pytest.mark.parametrize(("activation", "in_place"), [("ReLU", False), ("Sigmoid", False), ("Bias", True)])
+def test_what_a_loss_keeps_takes_the_place_of_its_input_where_nobody_reads_that_again(activation, in_place):
+    """The backward passes of ReLU and Sigmoid read what came out."""
+    layers = [ip("a", "data", 3), ip("b", "data", 3), f"{{type: {activation}, name: h, inputs: a}}"]
+    layers.append("{type: EuclideanLoss, name: loss, inputs: [h, b]}")
+    plain, planned = (build(*layers, reuse=reuse) for reuse in (False, True))
+    assert_same(plain, planned)
+    assert (planned.plan.places["loss.difference"] == planned.plan.places["h"]) == in_place
+
+
 def test_the_channels_lie_last_between_layers_that_like_it_so():
     plan = conv_net(True).plan
     spatial = {"conv1", "norm", "scale", "relu1", "conv2", "sum", "relu2", "lrn", "lrn.s", "pool", "drop", "drop.mask"}
