@@ -10,7 +10,7 @@ import difflib
 import functools
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +19,13 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from cfgnet.errors import Problem
 
 Loc = tuple[int | str, ...]
+
+LISTED = 50
+"""How many names a message lists."""
+ENDS = 10
+"""How many steps a message keeps of either end of a way that is too long to be shown."""
+ADVISED = 100
+"""How many mistakes of a kind are told apart from what may have been meant, which takes time with each."""
 
 _UNION_TAGS = {"str", "int", "float", "bool", "constrained-int", "constrained-str", "constrained-float"}
 _EXPECTED = {
@@ -219,8 +226,18 @@ def did_you_mean(name: str, choices: Iterable[str], otherwise: str = "") -> str:
 
 
 def listed(what: str, names: Iterable[str]) -> str:
-    """`what: a, b, c`, in lines that fit a terminal; `none` if there are no names."""
-    return "\n".join(textwrap.wrap(f"{what}: {', '.join(names) or 'none'}", 100, subsequent_indent="  "))
+    """`what: a, b, c`, in lines that fit a terminal, and how many more than fit a screen; `none` if there are none."""
+    names = list(names)
+    more = [f"and {len(names) - LISTED:,} more"] if len(names) > LISTED else []
+    text = ", ".join([*names[:LISTED], *more]) or "none"
+    return "\n".join(textwrap.wrap(f"{what}: {text}", 100, subsequent_indent="  "))
+
+
+def abridged(steps: Sequence[str]) -> Sequence[str]:
+    """The steps of a long way, with how many there are between the first and the last ones, if they fill a screen."""
+    if len(steps) <= LISTED:
+        return steps
+    return [*steps[:ENDS], f"... {len(steps) - 2 * ENDS:,} more ...", *steps[-ENDS:]]
 
 
 def shown(value: object) -> str:

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Literal
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
-from cfgnet.explain import did_you_mean, listed
+from cfgnet.explain import ADVISED, abridged, did_you_mean, listed
 from cfgnet.layer import Block, Kind, Layer, Shape, asks
+from cfgnet.ordering import circles, running_order
 from cfgnet.ports import Port
 from cfgnet.rules import Phase, State
 
@@ -151,9 +152,10 @@ class _Builder:
         self.state, self.around = state, around
         self.inputs, self.locate = inputs, locate
         self.problems: list[Problem] = []
-        self.blocks: dict[int, Layer] = {}
-        """The blocks, by their position in the configuration."""
-        self.layers = self.expanded([(i, layer) for i, layer in enumerate(layers) if layer.there(phase, state)])
+        self.written = {i: layer for i, layer in enumerate(layers) if layer.there(phase, state)}
+        """The layers as they stand in the configuration, by their position there."""
+        self.layers = self.expanded(self.written)
+        self.named = {layer.name: layer for _, layer in reversed(self.layers)}
         self.elsewhere = {
             name: layer for layer in layers if not layer.there(phase, state) for name in self.outputs_of(layer)
         }
@@ -163,11 +165,11 @@ class _Builder:
         self.nameless = any(layer.type_name == "?" and not layer.name for layer in layers)
         """Whether a layer with mistakes may write a tensor of any name."""
 
-    def expanded(self, layers: list[tuple[int, Layer]]) -> list[tuple[int, Layer]]:
+    def expanded(self, layers: Mapping[int, Layer]) -> list[tuple[int, Layer]]:
         """The layers, with those that a block stands for in its place."""
         found: list[tuple[int, Layer]] = []
         previous = self.first_input()
-        for index, layer in layers:
+        for index, layer in layers.items():
             found += [(index, each) for each in self.parts_of(index, layer, previous)]
             previous = self.after(layer, previous)
         return found
@@ -177,7 +179,6 @@ class _Builder:
         names = layer.inputs or ((previous,) if previous else ())
         if not isinstance(layer, Block):
             return [layer]
-        self.blocks[index] = layer
         try:
             inputs = layer.wired().bind("inputs", names)
         except ShapeError:
@@ -302,25 +303,30 @@ class _Builder:
         return name in self.made or self.inputs is None or name in self.inputs or self.nameless
 
     def dangling(self, index: int, position: int, layer: Layer, name: str) -> None:
-        block = self.blocks.get(index)
-        if block and block.inputs and name in block.inputs:  # said once, at the block
-            layer, position = block, block.inputs.index(name)
-        known = [*(self.inputs or {}), *(made for made, (_, other) in self.made.items() if other is not layer)]
-        owner = next((other for _, other in self.layers if other.name == name), None)
-        hint = did_you_mean(name, known, listed("there are", known))
-        if "," in name:
-            hint = f"a list stands in brackets: [{name}]"
+        inputs = self.written[index].inputs
+        if inputs and name in inputs:  # once, at the block, whose part this may be
+            layer, position = self.written[index], inputs.index(name)
+        message = f"{layer.name}: there is no tensor {name!r}"
+        self.complain((index, "inputs", position), message, self.instead(name, layer))
+
+    def instead(self, name: str, layer: Layer) -> str:
+        """What to do about a tensor that a layer reads, and nobody writes."""
         if name in self.elsewhere:
             only = self.elsewhere[name].phase
-            hint = f"it is there in the {only} phase only, and {layer.name} in the {self.phase} phase, too"
             if only in (None, self.phase):
-                hint = f"include or exclude of {self.elsewhere[name].name} leaves it out in this phase and state"
-        elif name in ("data_p", "sim"):
-            hint = "pairs: true in the data makes it"
-        elif owner:
-            outputs = ", ".join(map(repr, self.outputs_of(owner)))
-            hint = f"the layer {name} names its outputs itself: {outputs}" if outputs else f"{name} has no output"
-        self.complain((index, "inputs", position), f"{layer.name}: there is no tensor {name!r}", hint)
+                return f"include or exclude of {self.elsewhere[name].name} leaves it out in this phase and state"
+            return f"it is there in the {only} phase only, and {layer.name} in the {self.phase} phase, too"
+        if name in ("data_p", "sim"):
+            return "pairs: true in the data makes it"
+        if name in self.named:
+            outputs = ", ".join(map(repr, self.outputs_of(self.named[name])))
+            return f"the layer {name} names its outputs itself: {outputs}" if outputs else f"{name} has no output"
+        if "," in name:
+            return f"a list stands in brackets: [{name}]"
+        if len(self.problems) >= ADVISED:
+            return ""
+        known = [*(self.inputs or {}), *(made for made, (_, other) in self.made.items() if other is not layer)]
+        return did_you_mean(name, known, listed("there are", known))
 
     def default_inputs(self, index: int, layer: Layer, previous: str | None) -> tuple[str, ...] | None:
         if layer.type_name == "?":
@@ -347,46 +353,22 @@ class _Builder:
 
     def ordered(self, nodes: list[Node]) -> tuple[Node, ...]:
         """The nodes in running order: as written, but never before what they read."""
-        written = {name for node in nodes for name in node.writes()}
-        done: set[str] = set()
-        order: list[Node] = []
-        waiting = nodes
-        while waiting:
-            later = []
-            for node in waiting:
-                if all(name in done or name not in written for name in node.reads()):
-                    order.append(node)
-                    done.update(node.writes())
-                else:
-                    later.append(node)
-            if len(later) == len(waiting):
-                self.circles(later)
-                return (*order, *later)
-            waiting = later
-        return tuple(order)
+        producers: dict[str, int] = {}
+        for at, node in enumerate(nodes):
+            for name in node.writes():
+                producers.setdefault(name, at)
+        sources = [{producers[name] for name in node.reads() if name in producers} for node in nodes]
+        order, waiting = running_order(sources)
+        for circle in circles(sources, waiting):
+            self.circle(list(dict.fromkeys(nodes[at].index for at in circle)))
+        return tuple(nodes[at] for at in (*order, *waiting))
 
-    def circles(self, waiting: list[Node]) -> None:
-        """Reports every circle among nodes that wait for one another; those that only wait for one are innocent."""
-        by_output = {name: node for node in waiting for name in node.writes()}
-        left = {node.index: node for node in waiting}
-        while left:
-            node, seen = next(iter(left.values())), list[Node]()
-            while node.index in left and node not in seen:
-                seen.append(node)
-                node = next(by_output[name] for name in node.reads() if name in by_output)
-            if node in seen:
-                self.circle(seen[seen.index(node) :])
-            for one in seen:
-                del left[one.index]
-
-    def circle(self, members: list[Node]) -> None:
-        """Reports one circle, each of whose members reads from the next, at the one that comes first in the file."""
-        start = members.index(min(members, key=lambda node: node.index))
-        first, *rest = [*members[start:], *members[:start]]
+    def circle(self, indices: list[int]) -> None:
+        """Reports layers each of which reads from the next, and the last one from the first."""
+        first, *rest = [self.written[index].name for index in indices]
+        message = f"{first} waits for its own output: {' <- '.join(abridged([first, *rest, first]))}"
+        hint = "layers cannot form a circle; let one of them read an earlier tensor"
         if not rest:
-            message, hint = f"{first.name} reads its own output {first.writes()[0]!r}", "read the layer before it"
-        else:
-            arrows = " <- ".join(node.name for node in [first, *rest, first])
-            message = f"{first.name} waits for its own output: {arrows}"
-            hint = "layers cannot form a circle; let one of them read an earlier tensor"
-        self.complain((first.index, "inputs"), message, hint)
+            message = f"{first} reads its own output {self.outputs_of(self.written[indices[0]])[0]!r}"
+            hint = "read the layer before it"
+        self.complain((indices[0], "inputs"), message, hint)

@@ -16,7 +16,7 @@ from cfgnet.assign import assignments, read_by
 from cfgnet.backend import Backend, get_backend
 from cfgnet.data import Batches, Records, Source
 from cfgnet.errors import DataError, Locate, Problem, SpecError
-from cfgnet.explain import did_you_mean, listed
+from cfgnet.explain import ADVISED, did_you_mean, listed
 from cfgnet.graph import TensorType, build
 from cfgnet.layer import Layer, text
 from cfgnet.plan import Plan, make_plan
@@ -147,13 +147,15 @@ def _prepared(
 def _unshared(layers: Sequence[Layer]) -> list[Problem]:
     """The layers that are to have the parameters of one that there is not, or of another type."""
     known = {layer.name: layer for layer in layers}
-    problems = []
+    problems = list[Problem]()
     for index, layer in enumerate(layers):
         share, other = layer.share, known.get(layer.share or "")
         if share is None or (other and other is not layer and type(other) in (type(layer), Unknown)):
             continue
-        names = [name for name, each in known.items() if type(each) is type(layer) and each is not layer]
-        hint = did_you_mean(share, names, listed(f"of type {layer.type_name} there are", names))
+        hint = ""
+        if len(problems) < ADVISED:
+            names = [name for name, each in known.items() if type(each) is type(layer) and each is not layer]
+            hint = did_you_mean(share, names, listed(f"of type {layer.type_name} there are", names))
         message = f"{layer.name}: there is no other layer {share!r} whose parameters it could have"
         if other and other is not layer:
             message = f"{layer.name}: {share!r} is of type {other.type_name}, and it would have the parameters of that"
@@ -173,10 +175,14 @@ def _unmatched(prepared: Prepared, solver: Solver | None) -> list[Problem]:
     keys = list(prepared.plans["train"].slots)
     shorter = [name for key in keys for name in (f"*.{key.rpartition('.')[2]}", key.rpartition(".")[0])]
     names = list(dict.fromkeys([*keys, *shorter]))
+    wrong = [(pattern, path) for pattern, path in solver.patterns() if not any(matches(pattern, key) for key in keys)]
     return [
-        Problem(f"no parameter matches {pattern!r}", did_you_mean(pattern, names, listed("there are", keys)), path)
-        for pattern, path in solver.patterns()
-        if not any(matches(pattern, key) for key in keys)
+        Problem(
+            f"no parameter matches {pattern!r}",
+            did_you_mean(pattern, names, listed("there are", keys)) if at < ADVISED else "",
+            path,
+        )
+        for at, (pattern, path) in enumerate(wrong)
     ]
 
 

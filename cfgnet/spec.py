@@ -20,7 +20,7 @@ from cfgnet.data import Memory, Source, Transform
 from cfgnet.document import Resolved, escaped, named, resolve
 from cfgnet.document.keys import Around, Page
 from cfgnet.errors import Locate, Path, Problem, SpecError
-from cfgnet.explain import did_you_mean, shown, suggest
+from cfgnet.explain import ADVISED, did_you_mean, shown, suggest
 from cfgnet.explain import problems as explained
 from cfgnet.layer import Layer
 from cfgnet.part import Config, Part
@@ -146,7 +146,9 @@ def parse(document: yamlio.Document, sets: Iterable[str] = ()) -> Draft:
         spec = Spec.model_validate(document.value)
         spec._locate = document.locate
     except ValidationError as error:
-        problems += [refined(p, document) for p in explained(error) if not reported(p, document)]
+        wrong = [problem for problem in explained(error) if not reported(problem, document)]
+        problems += [refined(problem, document) for problem in wrong[:ADVISED]]
+        problems += [replace(problem, hint="") for problem in wrong[ADVISED:]]
         layers, sources = salvaged_layers(document.value), salvaged_sources(document.value)
         return Draft(document, None, layers, sources, problems, salvaged_state(document.value))
     sources = {phase: source for phase in PHASES if (source := getattr(spec.data, phase))}

@@ -18,8 +18,8 @@ from cfgnet.cli.check import examined
 from cfgnet.errors import CfgnetError, SpecError
 from cfgnet.prepare import prepare
 
-SECONDS = 5.0
-"""How long one configuration may take; the usual is a hundredth of that."""
+SECONDS = 60.0
+"""CPU time that one configuration may take at most: what goes on for ever is no matter of the machine."""
 TIMES = 1
 """Set it to 20 for a long run."""
 BASE = """\
@@ -149,12 +149,12 @@ def mutated(draw: st.DrawFn, text: str = BASE) -> str:
 
 def load_and_prepare(text: str) -> None:
     """Does what `cfgnet check` does; whatever is raised but CfgnetError passes."""
-    start = time.perf_counter()
+    start = time.thread_time()
     with contextlib.suppress(CfgnetError):
         spec = cfgnet.loads(text)
         assert cfgnet.loads(spec.to_yaml()) == spec
         examined(spec, prepare(spec, get_backend("numpy")))
-    assert time.perf_counter() - start < SECONDS
+    assert time.thread_time() - start < SECONDS
 
 
 def test_the_base_of_the_mutations_is_right() -> None:
@@ -274,11 +274,11 @@ PIECES = (
 @examples(500)
 @given(st.text(max_size=40) | st.lists(st.sampled_from(PIECES.split(" ")), max_size=12).map(" ".join))
 def test_any_formula_has_a_value_or_is_refused(text: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with contextlib.suppress(formula.FormulaError):
         value = formula.evaluate(text, {"x": 3, "y": 0.5, "z": "text", "w": [1], "v": None}.__getitem__)
         assert value is None or isinstance(value, int | float | str | list)
-    assert time.perf_counter() - start < SECONDS
+    assert time.thread_time() - start < SECONDS
 
 
 @pytest.mark.parametrize(
@@ -307,5 +307,5 @@ def test_any_formula_has_a_value_or_is_refused(text: str) -> None:
         "layers:\n" + "\n".join(f"  - {{type: ReLU, name: r{i}, inputs: r{i + 1}}}" for i in range(2000)),
     ],
 )
-def test_a_text_made_to_hurt_is_refused_in_time(text: str) -> None:
+def test_a_text_made_to_hurt_is_understood_or_refused(text: str) -> None:
     load_and_prepare(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cfgnet import formula, yamlio
 from cfgnet.errors import Path, Problem, SpecError
-from cfgnet.explain import did_you_mean, listed, shown
+from cfgnet.explain import ADVISED, did_you_mean, listed, shown
 
 MAX_TEXT = 10_000
 MAX_VALUES = 4 * yamlio.MAX_NODES
@@ -93,9 +93,11 @@ class Reader:
         """Whether `vars` is no mapping, which is reported elsewhere."""
 
     def complain(self, source: Path, names: Names, message: str, hint: str = "", on_key: bool = False) -> None:
-        """Reports a problem with what is written at `source`."""
+        """Reports a problem with what is written at `source`; SpecError if there are so many that nobody reads on."""
         mark = self.document.locate(source, on_key)
         self.document.problems.append(Problem(message, hint, source, on_key, mark, names.uses))
+        if len(self.document.problems) >= ADVISED:
+            raise SpecError(self.document.problems)
 
     def count(self, values: int, made: int, source: Path, names: Names) -> None:
         """Counts what is made; SpecError, because there is no going on, if it is too much."""

@@ -19,20 +19,33 @@ def channels_last(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType]) ->
     for shaped in nodes:
         if shaped.node.layer.laid_out() == "rows":
             free -= set(shaped.tensors)
+    beside = _beside(nodes)
     found: set[str] = set()
-    waiting = {n for shaped in nodes if shaped.node.layer.laid_out() == "channels_last" for n in shaped.tensors} & free
-    while waiting - found:
-        found |= waiting
-        waiting = {n for shaped in nodes if found & set(shaped.tensors) for n in shaped.tensors} & free
+    waiting = [n for shaped in nodes if shaped.node.layer.laid_out() == "channels_last" for n in shaped.tensors]
+    while waiting:
+        name = waiting.pop()
+        if name in free and name not in found:
+            found.add(name)
+            waiting += [other for shaped in beside[name] for other in shaped.tensors]
     return frozenset(found)
+
+
+def _beside(nodes: Sequence[Shaped]) -> dict[str, list[Shaped]]:
+    """The layers that read, write or save each tensor, in running order."""
+    found: dict[str, list[Shaped]] = {}
+    for shaped in nodes:
+        for name in dict.fromkeys(shaped.tensors):
+            found.setdefault(name, []).append(shaped)
+    return found
 
 
 def orders(nodes: Sequence[Shaped], tensors: Mapping[str, TensorType], found: frozenset[str]) -> Iterator[Decision]:
     """Why each tensor that could lie in more than one order lies as it does."""
+    beside = _beside(nodes)
     for name, kind in tensors.items():
         if kind.kind != "float" or len(kind.shape or ()) < 3:
             continue
-        layers = [shaped.node.layer for shaped in nodes if name in shaped.tensors]
+        layers = [shaped.node.layer for shaped in beside.get(name, ())]
         faster = next((layer.name for layer in layers if layer.laid_out() == "channels_last"), None)
         rows = next((layer.name for layer in layers if layer.laid_out() == "rows"), None)
         if name in found:

@@ -40,8 +40,13 @@ class Life:
 
     @property
     def root(self) -> Life:
-        """The array that has a place of its own."""
-        return self.host.root if self.host else self
+        """The array that has a place of its own; the way there, which may be long, is made short."""
+        found = self
+        while found.host:
+            found = found.host
+        if self.host:
+            self.host = found
+        return found
 
 
 class Lives:

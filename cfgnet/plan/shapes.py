@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError, SpecError
-from cfgnet.explain import did_you_mean, listed
+from cfgnet.explain import abridged, did_you_mean, listed
 from cfgnet.graph import Graph, Node, TensorType, build, flat
 from cfgnet.layer import Kind, Layer, Param, answer, asks, param_key, size, text
 from cfgnet.plan import repair
@@ -18,6 +18,8 @@ from cfgnet.solver import Solver, Treatment
 MAX_ELEMENTS = 1 << 48
 MAX_CHAINS = 3
 """How many inputs of a layer are followed back to the data when it does not fit."""
+MAX_ADVISED = 10
+"""For how many layers that do not fit a change is looked for."""
 
 
 def infer(
@@ -29,7 +31,8 @@ def infer(
     """
     inference = _Inference(graph, k, locate, solver, known)
     shaped = [result for node in graph.nodes if (result := inference.node(node))]
-    problems = [_advised(problem, inference, try_out(k)) for problem in inference.problems]
+    problems = [_advised(problem, inference, try_out(k)) for problem in inference.problems[:MAX_ADVISED]]
+    problems += inference.problems[MAX_ADVISED:]
     return shaped, inference.tensors, inference.slots, problems
 
 
@@ -354,4 +357,4 @@ def chain(known: _Known, node: Node, name: str = "", locate: Locate | None = Non
         line = locate.line(("layers", producer.index)) if producer and locate else ""
         steps.append(f"{at} {shape}" + (f" ({line})" if line else ""))
         at = next(iter(producer.reads()), None) if producer else None
-    return " -> ".join(reversed(steps))
+    return " -> ".join(abridged(steps[::-1]))

@@ -13,7 +13,7 @@ from typing import Any
 
 from cfgnet.backend.kernels.base import Array, Call, Record, Shape
 from cfgnet.backend.kernels.elementwise import Step
-from cfgnet.backend.kernels.memory import address, cross, order, overlap, same_place
+from cfgnet.backend.kernels.memory import address, cross, extent, order, overlap, same_place
 
 PRODUCES = {
     "product": 2,
@@ -109,14 +109,14 @@ def with_numbers(items: Sequence[Record | Call], known: Sequence[tuple[Array, fl
     So what follows from such numbers is computed once. An array may be written over: from the first item that does, or
     that may do so because it is no formula, it is read again. Sums keep theirs, of whose shapes they are.
     """
-    left, result = list(known), list[Record | Call]()
+    left, result = {id(array): (extent(array), number) for array, number in known}, list[Record | Call]()
     for item in items:
         step = as_step(item) if isinstance(item, Record) else None
         if isinstance(item, Record) and step and step.axes is None:
-            settings = {name: next((n for a, n in left if a is value), value) for name, value in item.settings.items()}
+            settings = {name: left[id(v)][1] if id(v) in left else v for name, v in item.settings.items()}
             item = replace(item, settings=settings)
-        written = [step.out] if step else [*_arrays(item)]
-        left = [(array, number) for array, number in left if not any(overlap(array, each) for each in written)]
+        for written in map(extent, [step.out] if step else _arrays(item)):
+            left = {key: there for key, there in left.items() if not cross(there[0], written)}
         result.append(item)
     return result
 
