@@ -7,11 +7,13 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A test times nothing: a machine under load is no mistake.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# The examples are the same wherever and whenever; and a machine under load is no mistake.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

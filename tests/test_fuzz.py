@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cfgnet
@@ -105,13 +105,7 @@ TOKENS = sorted({token for line in LINES for token in line.replace(",", " ").spl
 
 def examples(count: int) -> Any:
     """So many examples, always the same, without a limit on the time of a single one, which the tests set."""
-    return settings(
-        max_examples=count * TIMES,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    return settings(max_examples=count * TIMES)
 
 
 @st.composite

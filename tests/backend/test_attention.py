@@ -35,7 +35,7 @@ def slopes(query, key, value, prob, dy):
 
 
 @pytest.mark.parametrize("tier", TIERS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_attention_is_what_its_definition_says(tier, data):
     draw, k = data.draw, TIERS[tier]

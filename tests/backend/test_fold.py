@@ -38,7 +38,7 @@ def tiers():
         yield lambda: native.make(3).k
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_chain_computes_what_its_steps_compute_in_turn(data):
     """Arrays lie in one memory, at places that are equal, overlap, or are apart, in rows or with the channels last."""

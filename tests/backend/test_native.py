@@ -86,7 +86,7 @@ def test_formulas_at_the_ends_of_the_numbers(isa):
             np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-44, err_msg=formula)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_convolution(data):
     draw = data.draw
@@ -98,7 +98,7 @@ def test_convolution(data):
     compare_convolutions(draw, k, window, group, (draw(st.integers(1, 19)), draw(st.integers(1, 70))), 2e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_depthwise(data):
     draw = data.draw
@@ -124,7 +124,7 @@ def test_what_has_one_spatial_axis_runs_in_c():
         assert isinstance(call, _native.Call)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_winograd(data):
     draw = data.draw
@@ -197,7 +197,7 @@ def test_wrong_arguments_are_refused():
         _native.Pool(1, "abacus")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_pooling(data):
     draw = data.draw
@@ -238,7 +238,7 @@ def test_pooling(data):
             np.testing.assert_array_equal(over, dx)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_product(data):
     draw = data.draw

@@ -17,7 +17,7 @@ from cfgnet.backend.native.base import Around
 
 ISAS = _native.isas()
 REFERENCE = get_backend("numpy", 1).k
-many = settings(derandomize=True, deadline=None, max_examples=80)
+many = settings(max_examples=80)
 
 
 def in_c(call):
@@ -71,7 +71,7 @@ def test_a_label_without_a_weight_is_found(isa):
     assert out[[0, 3, 5, 30], 0].tolist() == [1, 0, 3, 2]
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(st.data())
 def test_alignments(data):
     draw = data.draw

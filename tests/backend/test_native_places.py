@@ -51,7 +51,7 @@ def repeated(draw, random, shape):
     return random.standard_normal(own).astype(np.float32)
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_maps_over_pieces_and_runs(data):
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -64,7 +64,7 @@ def test_maps_over_pieces_and_runs(data):
     close(whole, wanted)
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_sums_over_axes_at_both_ends(data):
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -111,7 +111,7 @@ def test_a_chain_goes_on_behind_a_product_with_runs_and_lines(k):
 # What is picked by label, by value, and by a selector.
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_rows_by_label(data):
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -132,7 +132,7 @@ def test_rows_by_label(data):
         np.testing.assert_array_equal(out, wanted)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_extremes_are_the_first_ones_and_their_gradient_goes_there(data):
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -173,7 +173,7 @@ def test_extremes_of_planes_whose_channels_lie_last(isa):
     np.testing.assert_array_equal(y, x.min(axis=(2, 3), keepdims=True))
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_the_largest_are_ranked(data):
     draw, random = data.draw, np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -202,7 +202,7 @@ def test_the_largest_are_ranked(data):
 
 
 @pytest.mark.parametrize("tier", TIERS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_rows_are_kept_and_put_back(tier, data):
     draw, random, k = data.draw, np.random.default_rng(data.draw(st.integers(0, 99))), TIERS[tier]

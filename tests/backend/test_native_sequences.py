@@ -94,7 +94,7 @@ class Drawn:
                 assert np.linalg.norm(array - wanted[name]) <= 1e-5 * np.linalg.norm(wanted[name]) + rounding
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data())
 def test_lstm(data):
     drawn = Drawn(data)
@@ -114,7 +114,7 @@ def test_lstm(data):
     drawn.compared(found, run)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data())
 def test_gru(data):
     drawn, after = Drawn(data), data.draw(st.booleans())
@@ -134,7 +134,7 @@ def test_gru(data):
     drawn.compared(found, run)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data())
 def test_rnn(data):
     drawn, relu = Drawn(data), data.draw(st.booleans())
@@ -193,7 +193,7 @@ def laid(array, order):
     return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(st.data())
 def test_softmax_and_its_logarithm(data):
     draw = data.draw
@@ -229,7 +229,7 @@ def test_softmax_of_nan_is_nan(name, isa):
     assert not np.isnan(x[[0, 2]]).any()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data())
 def test_cross_entropy(data):
     draw = data.draw
@@ -278,7 +278,7 @@ def test_a_label_that_is_no_class_is_found_when_a_program_runs(isa, wrong):
     assert float(loss) == pytest.approx(np.log(3), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.data())
 def test_box_sum(data):
     draw = data.draw
@@ -293,7 +293,7 @@ def test_box_sum(data):
     close(out, wanted)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_uniform_draws_the_same_bits(data):
     draw = data.draw
@@ -315,7 +315,7 @@ def test_uniform_draws_the_same_bits(data):
     assert not np.array_equal(found, wanted)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_copy_between_orders_and_into_slices(data):
     draw = data.draw

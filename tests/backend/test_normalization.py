@@ -43,7 +43,7 @@ def gradients(normal, std, dy, weight, outer_eps, centred, divided):
 
 
 @every_tier
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_normalize_and_its_gradient(k, data):
     draw = data.draw

@@ -50,7 +50,7 @@ def check(draw, k, dtype, bound):
     np.testing.assert_allclose(out, np.broadcast_to(wanted, out.shape), rtol=0, atol=bound * max(1, abs(wanted).max()))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data(), st.sampled_from([1, 3]))
 def test_products(data, threads):
     k = Kernels(np, threads)
@@ -59,7 +59,7 @@ def test_products(data, threads):
 
 
 @pytest.mark.skipif(not ISAS, reason=why_not("native"))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from([1, 3]))
 def test_products_in_c(data, threads):
     check(data.draw, native.make(threads, isa=data.draw(st.sampled_from(ISAS))).k, np.float32, 3e-6)

@@ -13,7 +13,7 @@ from .tiers import TIERS, every_tier, tiers
 
 
 @every_tier
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_take_and_scatter_add(k, data):
     draw = data.draw

@@ -2,7 +2,7 @@
 
 import copy
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfgnet import yamlio
@@ -10,9 +10,7 @@ from cfgnet.document import resolve
 from cfgnet.document.files import merged
 from cfgnet.spec import parse
 
-often = settings(
-    max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+often = settings(max_examples=150)
 BLOCKS = {
     "plain": {"layers": ["ReLU", {"type": "TanH", "name": "t"}]},
     "sum": {"args": ["n", {"m": "${n + 1}"}], "layers": [

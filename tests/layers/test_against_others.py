@@ -10,7 +10,7 @@ import onnx.reference
 import pytest
 import scipy.signal
 import scipy.special
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import cfgnet.layers  # noqa: F401  says where the layer types lie
@@ -19,9 +19,6 @@ from cfgnet.graph import TensorType
 from cfgnet.layer import Layer
 from cfgnet.net import Net
 from cfgnet.prepare import plan_layers
-
-settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
-settings.load_profile("steady")
 
 
 def net_of(fields, phase="train", backend=None, dtype="float64", **inputs):

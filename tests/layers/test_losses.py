@@ -19,7 +19,7 @@ from cfgnet.errors import DataError
 from .test_against_others import net_of, numbers
 from .test_metrics import measured
 
-steady = settings(derandomize=True, deadline=None, max_examples=60)
+steady = settings(max_examples=60)
 WITH_OTHERS = ["numpy", pytest.param("native", marks=pytest.mark.skipif(bool(why_not("native")), reason="not built"))]
 
 
@@ -274,7 +274,7 @@ def by_enumeration(x, labels, blank):
     return (-math.log(total), prob - visits / total) if total else None
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_ctc_is_the_sum_over_all_alignments(data):
     steps, classes, count = data.draw(st.integers(1, 5)), data.draw(st.integers(2, 3)), data.draw(st.integers(1, 3))

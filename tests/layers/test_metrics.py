@@ -18,7 +18,7 @@ from cfgnet.params import Parameters
 from cfgnet.prepare import Prepared, plan_layers
 from cfgnet.rules import State
 
-steady = settings(derandomize=True, deadline=None, max_examples=40)
+steady = settings(max_examples=40)
 AVERAGES = ["binary", "macro", "weighted", "micro"]
 
 
