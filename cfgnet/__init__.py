@@ -81,6 +81,7 @@ _FUNCTIONS = (
         "log",
         "log1p",
         "log_softmax",
+        "logsumexp",
         "max",
         "mean",
         "min",

@@ -70,6 +70,8 @@ def test_functions_are_those_of_formulas():
         np.testing.assert_allclose(compiled(getattr(cn, name)(a))(a=positive), getattr(np, name)(positive), rtol=1e-12)
     shifted = np.exp(X - X.max(axis=1, keepdims=True))
     np.testing.assert_allclose(compiled(cn.softmax(a))(a=X), shifted / shifted.sum(axis=1, keepdims=True), rtol=1e-12)
+    np.testing.assert_allclose(compiled(cn.logsumexp(a, 1, True))(a=X), np.log(np.exp(X).sum(1, keepdims=True)))
+    np.testing.assert_allclose(compiled(cn.sum(a, 0))(a=X), X.sum(0))
     np.testing.assert_array_equal(compiled(cn.max(a, 0, 0.5))(a=X), np.maximum(np.maximum(X, 0), 0.5))
     np.testing.assert_array_equal(compiled(cn.where(a > 0, a, cn.constant(X)[0]))(a=X), np.where(X > 0, X, X[0]))
     np.testing.assert_array_equal(compiled(cn.equal(a, 0) + cn.not_equal(a, 0))(a=X), np.ones((4, 3)))

@@ -57,9 +57,10 @@ class Expression(Layer):
     """y = formula, over tensors by their names, parameters and numbers; the gradient is derived from the formula.
 
     A formula has + - * / ** and @, comparisons (1 where they hold, else 0), `a if c else b`, exp, expm1, log, log1p,
-    sqrt, tanh, sigmoid, relu, softplus, erf, abs, sign, trunc, min and max of several, where(c, a, b); sum, mean, min
-    and max of one tensor, over all or along `axis=` with `keepdims=True`; softmax and log_softmax along `axis=`;
-    reshape(x, 3, -1), transpose(x, 1, 0), x.T, expand(x, 3, 4), and parts such as x[1:, 0]. Shapes meet as numpy's do.
+    sqrt, tanh, sigmoid, relu, softplus, erf, abs, sign, trunc, min and max of several, where(c, a, b); sum, mean, min,
+    max and logsumexp of one tensor, over all or along `axis=` with `keepdims=True`; softmax and log_softmax along
+    `axis=`; reshape(x, 3, -1), transpose(x, 1, 0), x.T, expand(x, 3, 4), and parts such as x[1:, 0]. Shapes meet as
+    numpy's do.
 
     Each name is the tensor of that name, or a parameter that `params` declares; where no tensor is called `x`, it is
     the output of the layer before. With `inputs`, they stand for the names in the order in which those first appear.
@@ -85,6 +86,11 @@ class Expression(Layer):
         Case(formula="x * sigmoid(beta * x)", params={"beta": 1.5}, x=[(3, 4)]),
         Case(formula="log(1 + exp(x))", x=[[1000.0, -1000.0, 0.0]], expect={"y": [1000.0, 0.0, 0.6931471805599453]}),
         Case(formula="log(softmax(x))", x=[(3, 4)]),
+        Case(
+            formula="log(sum(exp(x), axis=1))",
+            x=[[[1000.0, 1000.0], [-1e9, 2.0]]],
+            expect={"y": [1000.6931471805599453, 2.0]},
+        ),
         Case(formula="sum(softmax(x, axis=0) * x.T[:, :3], axis=1)", x=[(3, 3)]),
         Case(
             formula="mean((x @ w + b - t) ** 2)",

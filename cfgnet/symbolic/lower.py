@@ -13,7 +13,7 @@ from typing import Any
 
 from cfgnet.layer import Shape, broadcast, size
 from cfgnet.symbolic.expr import Expr, Maker, Rule, in_order, made_anew
-from cfgnet.symbolic.ops import COMPARISONS, OPS, axes_of, last_or, turning
+from cfgnet.symbolic.ops import COMPARISONS, OPS, axes_of, last_or, reshaped, turning
 from cfgnet.symbolic.program import Kernel, Program, Ref, placed_in_work
 from cfgnet.symbolic.write import number
 
@@ -23,12 +23,25 @@ VIEWS = ("reshape", "transpose", "slice", "expand")
 
 
 def _mean(maker: Maker, op: str, args: tuple[Expr, ...], settings: Mapping[str, Any]) -> Expr:
+    """A sum, and its part."""
     total = maker.make("sum", *args, **settings)
     count = size(maker.shape(args[0])) // max(1, size(maker.shape(total)))
     return maker.make("multiply", maker.const(1 / max(1, count)), total)
 
 
-PRIMITIVE: Mapping[str, Sequence[Rule]] = {"mean": (_mean,)}
+def _logsumexp(maker: Maker, op: str, args: tuple[Expr, ...], settings: Mapping[str, Any]) -> Expr:
+    """log(sum(exp(x))) = m + log(sum(exp(x - m))), where m is the largest x, or 0 where that is not finite."""
+    (x,) = args
+    along = {"axis": settings.get("axis"), "keepdims": True}
+    zero, most = maker.const(0), maker.make("max", x, **along)
+    finite = maker.make("equal", maker.make("subtract", most, most), zero)
+    most = maker.make("where", finite, most, zero)
+    total = maker.make("sum", maker.make("exp", maker.make("subtract", x, most)), **along)
+    found = maker.make("add", most, maker.make("log", total))
+    return reshaped(maker, found, OPS[op].shape(maker.shape(x), **settings))
+
+
+PRIMITIVE: Mapping[str, Sequence[Rule]] = {"mean": (_mean,), "logsumexp": (_logsumexp,)}
 """What is made of operations that have no kernel of their own."""
 
 

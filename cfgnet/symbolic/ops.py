@@ -17,7 +17,7 @@ import numpy as np
 
 from cfgnet.errors import ShapeError
 from cfgnet.layer import Shape, broadcast, canonical_axis, every_axis, size, text
-from cfgnet.symbolic.expr import Expr, Maker, in_order
+from cfgnet.symbolic.expr import Expr, Maker, Setting, in_order
 
 Gradient = Callable[[Maker, Expr, Expr], tuple[Expr | None, ...]]
 Index = tuple[Any, ...]
@@ -86,7 +86,7 @@ def _reduced_to_one(x: Shape, axis: Any = None, keepdims: bool = False) -> Shape
     """As `_reduced`, for what no elements have."""
     found = _reduced(x, axis, keepdims)
     if size(found) and not size(x):
-        raise ShapeError(f"expected at least one element along the axes of a mean, max or min, got {text(x)}")
+        raise ShapeError(f"expected at least one element along the axes that go, got {text(x)}")
     return found
 
 
@@ -120,6 +120,26 @@ def _extreme_gradient(maker: Maker, y: Expr, dy: Expr) -> tuple[Expr, ...]:
     found = maker.make("equal", x, kept(maker, y, y))
     count = maker.make("sum", found, axis=y.setting("axis"), keepdims=True)
     return (maker.make("multiply", found, maker.make("divide", kept(maker, y, dy), count)),)
+
+
+def _logsumexp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    most = np.max(x, axis=axis, keepdims=True)
+    most = np.where(np.isfinite(most), most, 0)
+    found = most + np.log(np.sum(np.exp(x - most), axis=axis, keepdims=True))
+    return found if keepdims else np.squeeze(found, axis)
+
+
+def _logsumexp_gradient(maker: Maker, y: Expr, dy: Expr) -> tuple[Expr, ...]:
+    """dy * softmax(x), which is more exact than exp(x - y) where x is large."""
+    (x,) = y.args
+    axes = axes_of(maker.shape(x), y.setting("axis"))
+    if len(axes) == 1:
+        part = maker.make("softmax", x, axis=axes[0])
+    else:
+        along: dict[str, Setting] = {"axis": axes, "keepdims": True}
+        lifted = maker.make("exp", maker.make("subtract", x, maker.make("max", x, **along)))
+        part = maker.make("divide", lifted, maker.make("sum", lifted, **along))
+    return (maker.make("multiply", part, kept(maker, y, dy)),)
 
 
 def sum_to(maker: Maker, x: Expr, shape: Shape) -> Expr:
@@ -316,6 +336,7 @@ OPS: dict[str, Op] = {
     "mean": Op(_reduced_to_one, _along(np.mean), gradient=_mean_gradient),
     "max": Op(_reduced_to_one, _along(np.max), gradient=_extreme_gradient),
     "min": Op(_reduced_to_one, _along(np.min), gradient=_extreme_gradient),
+    "logsumexp": Op(_reduced_to_one, _along(_logsumexp), gradient=_logsumexp_gradient),
     "softmax": Op(_with_axis, _softmax, gradient=_softmax_gradient),
     "log_softmax": Op(_with_axis, _log_softmax, gradient=_log_softmax_gradient),
     "matmul": Op(_matmul_shape, np.matmul, gradient=_matmul_gradient, canonical=_with_rows),

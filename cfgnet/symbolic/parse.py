@@ -32,7 +32,7 @@ _BINARY: dict[type[ast.AST], str] = {
     ast.NotEq: "not_equal",
 }
 UNARY = ("exp", "expm1", "log", "log1p", "sqrt", "tanh", "sigmoid", "relu", "softplus", "erf", "abs", "sign", "trunc")
-REDUCTIONS = ("sum", "mean", "max", "min")
+REDUCTIONS = ("sum", "mean", "max", "min", "logsumexp")
 SOFTMAXES = ("softmax", "log_softmax")
 PAIRS = {"max": "maximum", "min": "minimum"}
 """What these functions are called where they compare tensors with one another."""

@@ -72,7 +72,16 @@ def _subtract(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | N
         return maker.make("add", a, b.args[0])
     if b.number is not None and b.number < 0:
         return maker.make("add", a, maker.const(-b.number, maker.shape(b)))
+    if b.op == "logsumexp" and b.args[0] is a and (axis := _single_axis(maker, b)) is not None:
+        return maker.make("log_softmax", a, axis=axis)
     return None
+
+
+def _single_axis(maker: Maker, reduction: Expr) -> int | None:
+    """The axis of a reduction along one, whose result meets what it was made of element by element."""
+    whole = maker.shape(reduction.args[0])
+    axes = axes_of(whole, reduction.setting("axis"))
+    return axes[0] if len(axes) == 1 and (reduction.setting("keepdims") or len(whole) == 1) else None
 
 
 def _multiply(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | None:
@@ -110,10 +119,8 @@ def _divide(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | Non
         return maker.make("sigmoid", maker.make("negative", x))
     if a.op == "exp" and (x := _one_plus_exp(b)) is not None and x is a.args[0]:
         return maker.make("sigmoid", x)
-    if a.op == "exp" and b.op == "sum" and b.args[0] is a and (b.setting("keepdims") or len(maker.shape(a)) == 1):
-        axes = axes_of(maker.shape(a), b.setting("axis"))
-        if len(axes) == 1:
-            return maker.make("softmax", a.args[0], axis=axes[0])
+    if a.op == "exp" and b.op == "sum" and b.args[0] is a and (axis := _single_axis(maker, b)) is not None:
+        return maker.make("softmax", a.args[0], axis=axis)
     return None
 
 
@@ -155,6 +162,8 @@ def _log(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | None:
         return maker.make("negative", maker.make("softplus", maker.make("negative", a.args[0])))
     if (x := _one_plus_exp(a)) is not None:
         return maker.make("softplus", x)
+    if a.op == "sum" and a.args[0].op == "exp" and size(maker.shape(a.args[0])):
+        return maker.make("logsumexp", a.args[0].args[0], **dict(a.settings))
     if a.op == "divide" and a.args[0].op == "exp":
         return maker.make("subtract", a.args[0].args[0], maker.make("log", a.args[1]))
     return None
@@ -173,7 +182,7 @@ def _where(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | None
     return None
 
 
-def _sum(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | None:
+def _reduction(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | None:
     (x,) = args
     whole = maker.shape(x)
     axes = axes_of(whole, settings.get("axis"))
@@ -181,6 +190,8 @@ def _sum(maker: Maker, op: str, args: Args, settings: Settings) -> Expr | None:
     count = size(tuple(whole[axis] for axis in axes))
     if count == 1:
         return maker.make("reshape", x, shape=shape)
+    if x.number is not None and op == "logsumexp":
+        return maker.const(x.number + math.log(max(1, count)), shape)
     if x.number is not None:
         return maker.const(x.number * (count if op == "sum" else 1), shape)
     return None
@@ -240,10 +251,11 @@ _OWN: dict[str, tuple[Rule, ...]] = {
     "log": (_log,),
     "log1p": (_log1p,),
     "where": (_where,),
-    "sum": (_sum,),
-    "mean": (_sum,),
-    "max": (_sum,),
-    "min": (_sum,),
+    "sum": (_reduction,),
+    "mean": (_reduction,),
+    "max": (_reduction,),
+    "min": (_reduction,),
+    "logsumexp": (_reduction,),
     "reshape": (_reshape,),
     "transpose": (_transpose,),
     "slice": (_slice,),

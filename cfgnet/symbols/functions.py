@@ -55,9 +55,9 @@ def function(name: str) -> Callable[..., Symbol]:
     """A function that formulas know, for symbols. AttributeError if there is none of that name."""
     if name in UNARY:
         return lambda x: operation(name, x)
-    if name in REDUCTIONS:
+    if name in PAIRS:
 
-        def reduced(x: Operand, *others: Operand, axis: Setting = None, keepdims: bool = False) -> Symbol:
+        def extreme(x: Operand, *others: Operand, axis: Setting = None, keepdims: bool = False) -> Symbol:
             if not others:
                 return operation(name, x, axis=axis, keepdims=keepdims)
             total = symbol(x)
@@ -65,7 +65,9 @@ def function(name: str) -> Callable[..., Symbol]:
                 total = operation(PAIRS[name], total, other)
             return total
 
-        return reduced
+        return extreme
+    if name in REDUCTIONS:
+        return lambda x, axis=None, keepdims=False: operation(name, x, axis=axis, keepdims=keepdims)
     if name in SOFTMAXES:
         return lambda x, axis=-1: operation(name, x, axis=axis)
     if name in SHAPED:

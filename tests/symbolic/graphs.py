@@ -204,7 +204,7 @@ class Growing:
             settings["axis"] = axes[0] if len(axes) == 1 else tuple(axes)
         if self.draw(st.booleans()):
             settings["keepdims"] = True
-        op = self.one(["sum", "mean", "max", "min"])
+        op = self.one(["sum", "mean", "max", "min", "logsumexp"])
         if op in ("max", "min") and not self.one_wins(x, settings.get("axis"), op):
             op = "sum"
         return self.made(op, x, **settings)

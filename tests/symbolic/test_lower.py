@@ -250,8 +250,8 @@ def test_tensors_without_elements_and_scalars(formula, shapes, k, dtype, bound):
 @pytest.mark.parametrize(
     ("formula", "message"),
     [
-        ("mean(x)", "expected at least one element along the axes of a mean, max or min, got 0x3"),
-        ("max(x, axis=0)", "expected at least one element along the axes of a mean, max or min, got 0x3"),
+        ("mean(x)", "expected at least one element along the axes that go, got 0x3"),
+        ("max(x, axis=0)", "expected at least one element along the axes that go, got 0x3"),
         ("softmax(x, axis=0)", "expected at least one element along the axis of a softmax, got axis 0 of 0x3"),
         ("reshape(x, 0, -1)", "0x3 cannot be reshaped to 0, -1"),
     ],

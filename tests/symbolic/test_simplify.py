@@ -112,6 +112,13 @@ RULED = {**SAME, **REORDERED, **{formula: wanted for formula, (wanted, *_) in SA
     "exp(v) / sum(exp(v))": "softmax(v, axis=0)",
     "log(softmax(x))": "log_softmax(x)",
     "log(exp(x) / sum(exp(x), axis=0, keepdims=True))": "log_softmax(x, axis=0)",
+    "log(sum(exp(x)))": "logsumexp(x)",
+    "log(sum(exp(x), axis=1, keepdims=True))": "logsumexp(x, axis=1, keepdims=True)",
+    "v - log(sum(exp(v)))": "log_softmax(v, axis=0)",
+    "x - logsumexp(x, axis=1, keepdims=True)": "log_softmax(x, axis=1)",
+    "x - logsumexp(x)": "x - logsumexp(x)",
+    "logsumexp(x[:1], axis=0)": "reshape(x[:1], 3)",
+    "logsumexp(expand(2, 2, 3), axis=1)": f"expand({2 + np.log(3)}, 2)",
     "exp(x) / sum(exp(x), axis=(0, 1), keepdims=True)": "exp(x) / sum(exp(x), axis=(0, 1), keepdims=True)",
 }
 
@@ -201,6 +208,17 @@ def test_the_logarithm_of_a_softmax_does_not_overflow(formula):
         y, slopes = run(found, k, dtype, [{"x": x}], dy, ["x"], [])
         close(y, scipy.special.log_softmax(x, -1), bound)
         close(slopes["x"], dy - scipy.special.softmax(x, -1) * dy.sum(axis=1, keepdims=True), bound)
+
+
+def test_the_logarithm_of_a_sum_of_exponentials_does_not_overflow():
+    x = np.array([[1000.0, 1000.0], [-1000.0, -np.inf], [1.0, 2.0], [-np.inf, -np.inf], [np.inf, 0.0]])
+    found = Compiled("log(sum(exp(x), axis=1))", {"x": x.shape})
+    for k, dtype, bound in TIERS.values():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            y, slopes = run(found, k, dtype, [{"x": x}], np.ones(5), ["x"], [])
+        close(y[:3], scipy.special.logsumexp(x[:3], axis=1), bound)
+        close(slopes["x"][:3], scipy.special.softmax(x[:3], axis=1), bound)
+        np.testing.assert_array_equal(y[3:], [-np.inf, np.inf])
 
 
 def test_a_product_with_zero_is_zero_whatever_it_is_of():
