@@ -127,11 +127,40 @@ class Loop:
         at = [s.at for s in self.sources if s.at is not None and inputs[s.name].kind == "float"]
         return self.gradients(at, self.inner.slots)[2]
 
-    def obstacles(self, step: Backward) -> list[Problem]:
-        """What in the body stands in the way of a backward call."""
+    def _of(self, step: Backward) -> tuple[set[str], dict[str, float], tuple[Backward, ...], list[Problem]]:
+        """The gradients that a backward call of the layer wants."""
         flows = step.flows.get("x")
         inputs = [index for index, flow in enumerate(flows) if flow] if isinstance(flows, tuple) else []
-        return [self.inner.placed(problem) for problem in self.gradients(inputs, step.params)[3]]
+        return self.gradients(inputs, step.params)
+
+    def obstacles(self, step: Backward) -> list[Problem]:
+        """What in the body stands in the way of a backward call."""
+        return [self.inner.placed(problem) for problem in self._of(step)[3]]
+
+    # In words.
+
+    def origins(self, reads: Sequence[str]) -> Mapping[str, str]:
+        """What each tensor is that goes into the body, where the layer reads those."""
+        found = {}
+        for source in self.sources:
+            outside = reads[source.at] if source.at is not None else f"{source.value:g}"
+            said = {
+                "sequence": f"a step of {outside}",
+                "state": f"state, first {outside}",
+                "constant": f"all of {outside}",
+            }
+            found[source.name] = said[source.role]
+        return found
+
+    def calls(self, step: Backward) -> tuple[Mapping[str, str], tuple[Backward, ...]]:
+        """Where the gradients of results come from, and the backward calls of a step."""
+        _, seeds, backward, _ = self._of(step)
+        outside = {*self.results[: self.outputs]}
+        states = {*self.results[: self.states]}
+        words = {
+            name: " and ".join(["the next step"] * (name in states) + ["outside"] * (name in outside)) for name in seeds
+        }
+        return words, backward
 
     # Memory.
 

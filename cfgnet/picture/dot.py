@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cfgnet.picture.look import BOXES, STROKES
+from collections.abc import Iterator
+
+from cfgnet.picture.look import BOXES, FRAME, STROKES
 from cfgnet.picture.model import Edge, Node, Picture
 
 
@@ -12,11 +14,21 @@ def dot(picture: Picture) -> str:
         f"digraph {_quoted(picture.title)} {{",
         '  node [shape=box style="filled,rounded" fontname=Helvetica fontsize=11 margin="0.12,0.06"]',
         "  edge [fontname=Helvetica fontsize=9 arrowsize=0.7]",
-        *map(_node, picture.nodes),
-        *map(_edge, picture.edges),
+        *_content(picture),
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _content(picture: Picture) -> Iterator[str]:
+    """The nodes and edges, and those inside a layer in a frame with a title."""
+    yield from map(_node, picture.nodes)
+    yield from map(_edge, picture.edges)
+    for each in picture.inside:
+        yield f"  subgraph {_quoted(f'cluster {each.title}')} {{"
+        yield f'  label={_quoted(each.title)} fontname=Helvetica fontsize=12 color="{FRAME}" style=rounded'
+        yield from _content(each)
+        yield "  }"
 
 
 def _node(node: Node) -> str:
@@ -27,8 +39,8 @@ def _node(node: Node) -> str:
 
 def _edge(edge: Edge) -> str:
     stroke, label = STROKES[edge.kind], "" if edge.kind == "parameter" else f" label={_quoted(edge.array)}"
-    # What is read for backward, and parameters, do not say what stands above what.
-    more = (" style=dashed" if stroke.dashes else "") + (" constraint=false" if edge.kind == "saved" else "")
+    # What is read for backward, and at the next step, does not say what stands above what.
+    more = (" style=dashed" if stroke.dashes else "") + (" constraint=false" if edge.kind in ("saved", "next") else "")
     ends = f"{_quoted(edge.source)} -> {_quoted(edge.target)}"
     return f'  {ends} [color="{stroke.colour}" penwidth={stroke.width:g}{label}{more}]'
 

@@ -176,11 +176,13 @@ class _Maker:
         """The points of an edge from row to row: from below a node down to another, or from above it upwards.
 
         Where it leaves or meets a node from below it first passes the rest of the row, in which others may be taller.
+        What goes to the next step goes beside the middle, as a tensor may come the same way.
         """
         source, target = self._ends(edge)
         bottoms = [top - ROW_GAP for top in tops[1:]]
         (_, *bends, _) = columns.points((source, target))
-        begin, end = (result.rects[key].middle[0] for key in (source, target))
+        aside = 0.25 if edge.kind == "next" else 0.0
+        begin, end = (result.rects[key].middle[0] + aside * result.rects[key].width for key in (source, target))
         low = {key: result.rects[[key, *(node.key for node in self.at.get(key, ()))][-1]] for key in (source, target)}
         if self.rows[source] < self.rows[target]:
             leaves = [(begin, low[source].bottom), (begin, bottoms[self.rows[source]])]

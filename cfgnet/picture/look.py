@@ -32,9 +32,12 @@ BOXES: dict[NodeKind, Box] = {
     "sum": Box("#ffffff", "#c4611c", "#8a3f0c"),
     "gradient": Box("#f4efd9", "#3f8f45"),
 }
+FRAME = "#b9c2cb"
+"""The colour of what is around the layers inside a layer."""
 STROKES: dict[EdgeKind, Stroke] = {
     "tensor": Stroke("#2f6ca8", 1.6),
     "parameter": Stroke("#3f8f45", 1.2),
     "gradient": Stroke("#c4611c", 1.6),
     "saved": Stroke("#8d99a6", 1.0, "4 3"),
+    "next": Stroke("#7a4fa3", 1.4, "7 3"),
 }

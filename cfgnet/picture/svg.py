@@ -8,39 +8,47 @@ from html import escape
 from itertools import pairwise
 
 from cfgnet.picture.layout import LEADING, LINE, MARGIN, NAME, PAD, WIDE, Layout, Rect, layout, text_lines
-from cfgnet.picture.look import BOXES, STROKES
+from cfgnet.picture.look import BOXES, FRAME, STROKES
 from cfgnet.picture.model import EDGE_KINDS, NODE_KINDS, Edge, Picture
 
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 TITLE = 16.0
 TOP = MARGIN + TITLE + 60
 """Where the drawing begins, below the title and the legend."""
+BETWEEN = TITLE * 3
+"""The room for a line and the title of the next drawing."""
 
 
 def svg(picture: Picture) -> str:
-    """The picture with its title, a legend of the kinds that are in it, and the drawing."""
-    drawn = layout(picture, TOP)
-    legend, reach = _legend(picture, drawn)
-    width, height = max(drawn.width, reach, len(picture.title) * TITLE * WIDE + 2 * MARGIN), drawn.height
+    """The picture with its title, a legend of the kinds that are in it, and the drawing; below, what runs inside."""
+    drawn, top = list[tuple[Picture, Layout]](), TOP
+    for each in picture.all():
+        drawn.append((each, layout(each, top)))
+        top = drawn[-1][1].height + BETWEEN
+    legend, reach = _legend(drawn)
+    titles = max(len(each.title) * TITLE * WIDE + 2 * MARGIN for each, _ in drawn)
+    width, height = max(*(each.width for _, each in drawn), reach, titles), top - BETWEEN
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
         f' height="{height:.0f}" font-family="{FONT}" font-size="{LINE:g}">',
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
         "<defs>",
-        *_arrowheads(picture),
+        *_arrowheads(drawn),
         "</defs>",
         _text(MARGIN, MARGIN + TITLE * 0.8, picture.title, TITLE, bold=True),
         *legend,
-        *_across(drawn),
-        *_paths(drawn),
-        *(line for rect in drawn.rects.values() for line in _box(rect)),
-        "</svg>",
     ]
-    return "\n".join(lines) + "\n"
+    for at, (each, places) in enumerate(drawn):
+        if at:
+            above = drawn[at - 1][1].height
+            lines.append(f'<path d="M{MARGIN:g},{above:.1f} H{width - MARGIN:.1f}" stroke="{FRAME}"/>')
+            lines.append(_text(MARGIN, above + TITLE * 1.8, each.title, TITLE, bold=True))
+        lines += [*_across(places), *_paths(places), *(line for rect in places.rects.values() for line in _box(rect))]
+    return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _arrowheads(picture: Picture) -> Iterator[str]:
-    for kind in dict.fromkeys(edge.kind for edge in picture.edges):
+def _arrowheads(drawn: Sequence[tuple[Picture, Layout]]) -> Iterator[str]:
+    for kind in dict.fromkeys(edge.kind for picture, _ in drawn for edge in picture.edges):
         yield (
             f'<marker id="{kind}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8"'
             f' markerUnits="userSpaceOnUse" orient="auto"><path d="M0,0.5 L8,4 L0,7.5 z"'
@@ -48,10 +56,10 @@ def _arrowheads(picture: Picture) -> Iterator[str]:
         )
 
 
-def _legend(picture: Picture, drawn: Layout) -> tuple[list[str], float]:
+def _legend(drawn: Sequence[tuple[Picture, Layout]]) -> tuple[list[str], float]:
     """A sample of each kind of node in one row and of each kind of edge below, and how far to the right they reach."""
     lines, x, y = list[str](), MARGIN, MARGIN + TITLE + 14
-    for node_kind in dict.fromkeys(node.kind for node in picture.nodes):
+    for node_kind in dict.fromkeys(node.kind for picture, _ in drawn for node in picture.nodes):
         box = BOXES[node_kind]
         lines.append(
             f'<rect x="{x:.1f}" y="{y - 9:.1f}" width="16" height="11" rx="2.5" fill="{box.fill}" stroke="{box.line}"/>'
@@ -59,7 +67,8 @@ def _legend(picture: Picture, drawn: Layout) -> tuple[list[str], float]:
         lines.append(_text(x + 21, y, NODE_KINDS[node_kind], LINE))
         x += 21 + _reach(NODE_KINDS[node_kind])
     reach, x, y = x, MARGIN, y + 20
-    kinds = {edge.kind for edge, _ in drawn.paths} | {edge.kind for edge, _, _ in drawn.across}
+    kinds = {edge.kind for _, places in drawn for edge, _ in places.paths}
+    kinds |= {edge.kind for _, places in drawn for edge, _, _ in places.across}
     for edge_kind in (kind for kind in EDGE_KINDS if kind in kinds):
         lines.append(f'<path d="M{x:.1f},{y - 4:.1f} h22" {_stroke(edge_kind)}/>')
         lines.append(_text(x + 28, y, EDGE_KINDS[edge_kind], LINE))

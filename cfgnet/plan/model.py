@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -34,8 +34,44 @@ class Slot:
         return flat.reshape([self.shape[axis] for axis in axes]).transpose([axes.index(i) for i in range(len(axes))])
 
 
+class Layers(Protocol):
+    """Layers inside a layer: their graph, shapes and parameters."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def nodes(self) -> tuple[Shaped, ...]: ...
+    @property
+    def tensors(self) -> Mapping[str, TensorType]: ...
+    @property
+    def slots(self) -> Mapping[str, Slot]: ...
+
+
 class Inside(Protocol):
-    """What a layer has planned inside itself."""
+    """What a layer has planned inside itself: layers that run step by step."""
+
+    @property
+    def inner(self) -> Layers:
+        """The layers."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """How often they run."""
+        ...
+
+    @property
+    def becomes(self) -> Mapping[str, str]:
+        """The tensor that each state becomes for the next step."""
+        ...
+
+    def origins(self, reads: Sequence[str]) -> Mapping[str, str]:
+        """What each tensor is that goes in, in words, where the layer around reads those."""
+        ...
+
+    def calls(self, step: Backward) -> tuple[Mapping[str, str], tuple[Backward, ...]]:
+        """Where the gradients come from that start inside, in words, and the calls of a backward call of the layer."""
+        ...
 
     def obstacles(self, step: Backward) -> list[Problem]:
         """What stands in the way of a backward call of the layer."""
@@ -197,13 +233,18 @@ class Plan:
     @property
     def differentiated(self) -> tuple[str, ...]:
         """The tensors that have a gradient: those that a backward call writes, and the seeds."""
-        found = dict.fromkeys(self.seeds)
-        for step in self.backward:
-            found |= dict.fromkeys(flow.tensor for flow in step.all_flows)
-            for name in self.nodes[step.node].node.writes():
-                if self.tensors[name].kind == "float":
-                    found[name] = None
-        return tuple(found)
+        return differentiated(self, self.seeds, self.backward)
+
+
+def differentiated(layers: Layers, seeds: Iterable[str], backward: Sequence[Backward]) -> tuple[str, ...]:
+    """The tensors that have a gradient: those that a backward call writes, and the seeds."""
+    found = dict.fromkeys(seeds)
+    for step in backward:
+        found |= dict.fromkeys(flow.tensor for flow in step.all_flows)
+        for name in layers.nodes[step.node].node.writes():
+            if layers.tensors[name].kind == "float":
+                found[name] = None
+    return tuple(found)
 
 
 def most_scratch(nodes: Iterable[Shaped]) -> int:

@@ -15,7 +15,14 @@ from cfgnet.prepare import prepare
 from .nets import LOSS, build, graphs, ip
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHIPPED = ["lenet_digits", "siamese_digits", "bench/resnet20", "bench/googlenet", "bench/transformer_small"]
+SHIPPED = [
+    "lenet_digits",
+    "siamese_digits",
+    "bench/resnet20",
+    "bench/googlenet",
+    "bench/transformer_small",
+    "char_scan",
+]
 MEETING = [
     ip("a", "data", 4),
     "{type: ReLU, name: r, inputs: a}",
@@ -108,7 +115,50 @@ def test_every_gradient_of_any_graph_ends_where_its_tensor_began(layers):
 def test_in_drawings_of_shipped_nets_no_text_is_covered(name, backward):
     spec = cfgnet.load(CONFIGS / f"{name}.yaml")
     plan = prepare(spec, phases=["train"]).plans["train"]
-    assert_readable(picture(plan, spec.name, backward=backward))
+    for each in picture(plan, spec.name, backward=backward).all():
+        assert_readable(each)
+
+
+LOOP = """{type: Scan, name: loop, sequences: {x: data}, update: {h: again, last: x}, outputs: [h, last],
+    state: {h: {value: 1, like: x}, last: {like: x}}, body: [
+      {type: Expression, name: v, formula: h * w + x, params: {w: 1.5}},
+      {type: Scan, name: again, steps: 2, keep: last, state: {g: v}, body: [{type: TanH, name: t, inputs: g}]}]}"""
+OVER_LOOP = "{type: EuclideanLoss, name: loss, inputs: [h, data]}"
+
+
+def test_what_a_loop_runs_is_a_picture_inside_the_picture():
+    whole = drawn(LOOP, OVER_LOOP, backward=False)
+    (body,) = whole.inside
+    (again,) = body.inside
+    assert [each.title for each in whole.all()] == ["a net", "inside loop, 6 steps", "inside again, 2 steps"]
+    assert list(whole.all()) == [whole, body, again]
+    lines = {node.key: node.lines for node in body.nodes}
+    assert lines["i:loop::x"] == ("4", "a step of data") and lines["i:loop::h"] == ("4", "state, first 1")
+    assert {node.key: node.lines for node in again.nodes}["i:loop::again::g"] == ("4", "state, first v")
+    assert arrows(body, "next") == {("f:loop::again", "i:loop::h", "again")}  # nobody reads the other state
+    assert arrows(again, "next") == {("f:loop::again::t", "i:loop::again::g", "t")}
+
+
+def test_the_gradients_inside_a_loop_start_outside_and_at_the_next_step():
+    whole = drawn(LOOP, OVER_LOOP)
+    (body,) = whole.inside
+    (again,) = body.inside
+    seeds = {node.name: node.lines for node in [*body.nodes, *again.nodes] if node.kind == "seed"}
+    assert seeds == {
+        "d(again)": ("from the next step and outside",),
+        "d(t)": ("from the next step and outside",),
+    }
+    assert ("o:loop::again", "b:loop::again", "d(again)") in arrows(body, "gradient")
+    assert ("b:loop::again", "b:loop::v", "d(v)") in arrows(body, "gradient")
+    assert {node.name for node in body.nodes if node.kind == "gradient"} == {"d(v.w)"}
+    for each in whole.all():
+        assert_readable(each)
+    keys = [node.key for each in whole.all() for node in each.nodes]
+    assert len(keys) == len({*keys})
+    for kind, write in WRITERS.items():
+        assert all(node.name in write(whole) for each in whole.all() for node in each.nodes), kind
+    assert WRITERS["dot"](whole).count("subgraph") == WRITERS["mermaid"](whole).count("subgraph") == 2
+    ElementTree.fromstring(WRITERS["svg"](whole))
 
 
 def _within(y, rect):
