@@ -189,7 +189,11 @@ def _turned(maker: Maker, x: Expr) -> Expr:
 
 def _matmul_gradient(maker: Maker, y: Expr, dy: Expr) -> tuple[Expr, ...]:
     a, b = y.args
-    da, db = maker.make("matmul", dy, _turned(maker, b)), maker.make("matmul", _turned(maker, a), dy)
+    da = maker.make("matmul", dy, _turned(maker, b))
+    left, right = a, dy
+    if len(maker.shape(b)) == 2:  # every row of a goes through the same matrix, so that one product gives the sum
+        left, right = (reshaped(maker, m, (size(maker.shape(m)[:-1]), maker.shape(m)[-1])) for m in (a, dy))
+    db = maker.make("matmul", _turned(maker, left), right)
     return sum_to(maker, da, maker.shape(a)), sum_to(maker, db, maker.shape(b))
 
 

@@ -147,6 +147,14 @@ def test_a_sum_and_a_product_are_added_without_another_array():
         assert lower({"= y": typed(formula, shapes)}, ["= y"]).apart == 0
 
 
+def test_a_matrix_that_all_rows_go_through_has_its_gradient_by_one_product():
+    """Not by one for each of many matrices, and their sum."""
+    for added in ([], ["w"]):
+        found = Compiled("a @ w", {"a": (5, 2, 3), "w": (3, 4)}).backward([] if added else ["w"], added)
+        assert [each.kernel for each in found.kernels] == ["matmul"]
+        assert found.room == 0
+
+
 def test_what_is_added_to_two_results_is_computed_once():
     total = typed("sum(a * a)", {"a": (2, 3)})
     found = lower({"= 0": total, "= 1": total}, ["= 0", "= 1"])
