@@ -146,18 +146,27 @@ def grad_check(spec: Spec, *, tolerance: float = TOLERANCE, samples: int = 20, b
 
     Raises CfgnetError if the net has nothing to check, SpecError if it cannot be built.
     """
+    import numpy as np
+
     spec = spec.model_copy(update={"dtype": "float64", "layers": [layer.exact() for layer in spec.layers]})
-    plan, net = _real_net(spec, batch) if spec.data.train else _net_by_hand(spec)
-    to_loss = bool(plan.graph.loss_weights)
+    with np.errstate(all="ignore"):  # what is not finite is part of the verdict
+        plan, net = _real_net(spec, batch) if spec.data.train else _net_by_hand(spec)
+        results = _check_net(net, tolerance, samples)
+    if not results:
+        lost = "no trained parameter leads to a loss in this net"
+        raise CfgnetError(f"nothing was checked: {lost if plan.graph.loss_weights else 'no layer has a gradient'}")
+    return results
+
+
+def _check_net(net: Net, tolerance: float, samples: int) -> list[Result]:
+    """Each layer, or of a net with a loss each that a gradient goes back to, and the whole."""
+    to_loss = bool(net.plan.graph.loss_weights)
     results: list[Result] = []
-    for index in range(len(plan.nodes)):
+    for index, shaped in enumerate(net.plan.nodes):
         if (not to_loss or _goes_back(net, index)) and (alone := _layer_alone(net, index)):
-            results += _check_layer(alone, "", tolerance, samples, plan.nodes[index].name)
+            results += _check_layer(alone, "", tolerance, samples, shaped.name)
     if to_loss:
         results += _check_whole(net, {r.layer for r in results if r.verdict == "wrong"})
-    if not results:
-        why = "no trained parameter leads to a loss in this net" if to_loss else "no layer has a gradient"
-        raise CfgnetError(f"nothing was checked: {why}")
     return results
 
 
@@ -189,12 +198,11 @@ def _net_by_hand(spec: Spec) -> tuple[Plan, Net]:
     net = Net(plan, backend, seed=spec.seed)
     normal = {name: rng.generator(spec.seed, "input", name).normal(size=kind.shape) for name, kind in types.items()}
     whole = {name: (normal[name] > 0).astype(np.int32) for name, kind in types.items() if kind.kind == "int"}
-    with np.errstate(all="ignore"):
-        for given in (normal, {name: np.abs(array) + 0.1 for name, array in normal.items()}):
-            net.feed(given | whole)
-            net.run_forward()
-            if net.first_nonfinite() is None:
-                break
+    for given in (normal, {name: np.abs(array) + 0.1 for name, array in normal.items()}):
+        net.feed(given | whole)
+        net.run_forward()
+        if net.first_nonfinite() is None:
+            break
     return plan, net
 
 
@@ -380,11 +388,11 @@ def _check_whole(net: Net, blamed: set[str]) -> list[Result]:
         verdict: Literal["ok", "wrong"] = "ok" if min(errors) < 1e-4 else "wrong"
         cause = ""
         if verdict == "wrong":
-            cause = (
-                "follows from a wrong layer"
-                if blamed
-                else "a branch is missing: the layers are right, their sum is not"
-            )
+            cause = "a branch is missing: the layers are right, their sum is not"
+            if blamed:
+                cause = "follows from a wrong layer"
+            elif not math.isfinite(min(errors)):
+                cause = "not finite: the objective or its gradient is nan or infinity"
         results.append(Result(layer, "whole net", "", key, min(errors), verdict, cause, size(parameter.value.shape)))
     return results
 

@@ -7,6 +7,7 @@ a sum that is taken in other parts, or from a layer in the place of two, is held
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ rounding, of which no fraction means anything."""
 PARTS = "a sum is taken in other parts, while other kernels run"
 Key = tuple[str, str]
 """An array by its kind (tensor, gradient, parameter gradient, parameter) and name."""
+Arrays = Mapping[Key, Any]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Difference:
     @property
     def holds(self) -> bool:
         """Whether the array is what it has to be."""
-        return self.error <= self.bound if self.why else self.largest == 0
+        return self.largest == 0 or (bool(self.why) and self.error <= self.bound)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Proof:
     @property
     def noise(self) -> float:
         """The largest error of the plain step."""
-        return max(each.plain_error for each in self.differences)
+        return max((each.plain_error for each in self.differences), default=0.0)
 
     @property
     def holds(self) -> bool:
@@ -84,6 +86,8 @@ def prove(spec: Spec, *, phase: Phase = "train", backend: str | None = None) -> 
 
     In the train phase a step ends with the update of the parameters. Raises SpecError, DataError or BackendError.
     """
+    import numpy as np
+
     chosen = spec.make_backend(backend)
     planned = _Step(spec, phase, chosen, planned=True)
     plain = _Step(spec, phase, chosen, planned=False)
@@ -93,21 +97,34 @@ def prove(spec: Spec, *, phase: Phase = "train", backend: str | None = None) -> 
         exact = _Step(double, phase, get_backend("numpy", spec.threads), planned=False, start=planned.start)
     unlike = _unlike(planned.net.plan, plain.net.plan)
     why = _Reordered(planned, plain.net.plan).why
-    least: dict[str, float] = {}
-    for (kind, _), array in exact.arrays.items():
-        least[kind] = max(least.get(kind, 0.0), LEAST * _norm(array))
     found = {key: array for key, array in planned.arrays.items() if key in exact.arrays and key[1] not in unlike}
-    errors = {
-        key: [_error(a, exact.arrays[key], least[key[0]]) for a in (found[key], plain.arrays[key])] for key in found
-    }
-    bound = max(BOUNDS[spec.dtype], FACTOR * max(error for _, error in errors.values()))
-    differences = []
-    for key, (ours, theirs) in errors.items():
-        reason = why.get(key, "")
-        largest = _largest(found[key], plain.arrays[key])
-        differences.append(Difference(*key, largest, ours, theirs, bound if reason else 0.0, reason))
     unseen = dict.fromkeys(planned.unseen, "it is written over in the pass that computes it")
-    return Proof(bound, tuple(differences), unseen | unlike)
+    with np.errstate(all="ignore"):  # what overflows is compared, too
+        bound, differences = _differences(found, plain.arrays, exact.arrays, why, BOUNDS[spec.dtype])
+    return Proof(bound, differences, unseen | unlike)
+
+
+def _differences(
+    planned: Arrays, plain: Arrays, exact: Arrays, why: Mapping[Key, str], bound: float
+) -> tuple[float, tuple[Difference, ...]]:
+    """What arrays may be off by, and how each differs; those that `why` has no reason for have to equal the plain ones.
+
+    `bound` is the least; a step that is noisier itself allows more.
+    """
+    least: dict[str, float] = {}
+    for (kind, _), array in exact.items():
+        least[kind] = max(least.get(kind, 0.0), LEAST * _norm(_finite(array)))
+    errors = {}
+    for key, array in planned.items():
+        errors[key] = [_error(each, exact[key], least[key[0]]) for each in (array, plain[key])]
+        if not math.isfinite(errors[key][1]):  # as of what overflows in float32: the plain step is what there is
+            errors[key] = [_error(array, plain[key], least[key[0]]), 0.0]
+    bound = max(bound, FACTOR * max((error for _, error in errors.values()), default=0.0))
+    found = []
+    for key, (ours, theirs) in errors.items():
+        allowed, largest = (bound if key in why else 0.0), _largest(planned[key], plain[key])
+        found.append(Difference(*key, largest, ours, theirs, allowed, why.get(key, "")))
+    return bound, tuple(found)
 
 
 def _unlike(ours: Plan, theirs: Plan) -> dict[str, str]:
@@ -234,23 +251,40 @@ def _error(ours: Any, theirs: Any, least: float) -> float:
 
     if np.array_equal(ours, theirs, equal_nan=True):
         return 0.0
-    scale = max(_norm(theirs), least)
-    return _norm(np.subtract(ours, theirs, dtype="float64")) / scale if scale else float("inf")
+    scale = max(_norm(_finite(theirs)), least)
+    return _norm(np.where(_same(ours, theirs), 0.0, ours - theirs)) / scale if scale else float("inf")
 
 
 def _largest(ours: Any, theirs: Any) -> float:
     """The largest difference of two elements; infinite where only one of them is finite."""
     import numpy as np
 
-    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-    apart = np.abs(np.subtract(ours, theirs, dtype="float64"))[~same]
+    apart = np.abs(np.subtract(ours, theirs, dtype="float64"))[~_same(ours, theirs)]
     return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
 
 
-def _norm(array: Any) -> float:
+def _same(ours: Any, theirs: Any) -> Any:
+    """Where elements are equal, or both are nan."""
     import numpy as np
 
-    return float(np.linalg.norm(np.asarray(array, "float64").ravel()))
+    return (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+
+
+def _finite(array: Any) -> Any:
+    """The elements that are finite."""
+    import numpy as np
+
+    return array[np.isfinite(array)]
+
+
+def _norm(array: Any) -> float:
+    """The L2 norm of an array, which does not overflow; not finite where an element is not."""
+    import numpy as np
+
+    largest = float(np.max(np.abs(array), initial=0.0))
+    if not largest or not math.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(np.asarray(array, "float64").ravel() / largest))
 
 
 class _Reordered:
@@ -264,6 +298,8 @@ class _Reordered:
         """The results of sums that are taken in other parts, by whose they are."""
         steps = [*passes_of("forward", self.net.forward_steps), *passes_of("backward", self.net.backward_steps)]
         layers = {shaped.name for shaped in self.plan.nodes}
+        self.products = {owner_among(one.owners[0], layers) for one in steps if one.kernel.startswith("product")}
+        """What has products of matrices: "fc forward"."""
         for one in steps:
             for owner, array in one.summed:
                 self.sums.setdefault(owner_among(owner, layers), []).append(array)
@@ -314,6 +350,10 @@ class _Reordered:
         before = next((node for node in self.theirs.nodes if node.name == shaped.name), None)
         if before is None or type(before.node.layer) is not type(shaped.node.layer):
             return f"{shaped.node.layer.type_name} stands for two layers"
+        if _orders(self.plan, shaped) != _orders(self.theirs, before):
+            return "elements lie in another order"
+        if f"{shaped.name} {half}" in self.products and _alike(shaped) != _alike(before):
+            return "the same tensor goes in at several places"
         grads = [self.net.params[key].grad for key in beside]
         sums = self._sums_of(shaped, half)
         return PARTS if any(not any(overlap(array, grad) for grad in grads) for array in sums) else ""
@@ -328,6 +368,16 @@ class _Reordered:
     def _mark(self, kind: str, names: Iterable[str], why: str) -> None:
         for name in names:
             self.why.setdefault((kind, name), why)
+
+
+def _orders(plan: Plan, shaped: Shaped) -> list[bool]:
+    """Of each tensor of a layer, whether its channels lie last."""
+    return [name in plan.channels_last for name in shaped.tensors]
+
+
+def _alike(shaped: Shaped) -> list[int]:
+    """Of each tensor that a layer reads, the first place where it does: BLAS multiplies x @ x.T in its own way."""
+    return [shaped.node.reads().index(name) for name in shaped.node.reads()]
 
 
 def _parts(plan: Plan) -> dict[str, list[str]]:

@@ -195,6 +195,14 @@ def test_a_mistake_between_right_layers_is_found(monkeypatch):
     assert {r.cause for r in wrong} == {"a branch is missing: the layers are right, their sum is not"}
 
 
+def test_an_objective_that_is_no_number_is_called_so():
+    log = "  - {type: Log, name: log, inputs: data}\n  - {type: Reduction, inputs: log, loss_weight: 1}\n"
+    results = grad_check(cfgnet.loads(NET % "TanH" + log))
+    causes = {r.cause for r in results if r.verdict == "wrong"}
+    assert causes == {"not finite: the objective or its gradient is nan or infinity"}
+    assert {r.type for r in results if r.verdict == "wrong"} == {"whole net"}
+
+
 def test_a_net_without_anything_trained_is_an_error():
     text = (NET % "TanH").replace("num_output: 6", "num_output: 6, frozen: true").replace("10}", "10, frozen: true}")
     with pytest.raises(CfgnetError, match="nothing was checked"):

@@ -79,6 +79,8 @@ def command(
       cfgnet run configs/lecture/expression.yaml --feed A=5 --feed B=3 --fetch D --grad A,B --grad-output D=0.5
       cfgnet run configs/lenet_digits.yaml --fetch loss --grad conv1.bias --trace
     """
+    import numpy as np
+
     from cfgnet.compute import Computation, Wanted, data_for, input_types
     from cfgnet.explain import did_you_mean, listed
     from cfgnet.net import Net
@@ -98,15 +100,17 @@ def command(
         if name not in computation.fed:
             hint = did_you_mean(name, computation.fed, listed("there are", computation.fed))
             raise DataError(f"--feed {name}: no layer reads {name!r}\n  {hint}")
-    values = computation(given)
-    for step in range(steps):
-        values = computation.step(given)
-        if not as_json and step < steps - 1:
-            click.echo(f"step {step + 1}: " + ", ".join(f"{name} = {_shown(array)}" for name, array in values.items()))
     seeds = dict(_fed(text, "--grad-output") for text in outputs)
     if seeds and not wanted.wrt:
         raise DataError("--grad-output says where a gradient begins: --grad says by what it is")
-    gradients = computation.gradients(seeds) if wanted.wrt else {}
+    with np.errstate(all="ignore"):  # what is not finite is printed as it is
+        values = computation(given)
+        for step in range(steps):
+            values = computation.step(given)
+            if not as_json and step < steps - 1:
+                shown = ", ".join(f"{name} = {_shown(array)}" for name, array in values.items())
+                click.echo(f"step {step + 1}: {shown}")
+        gradients = computation.gradients(seeds) if wanted.wrt else {}
     _report(values, gradients, out, as_json)
 
 

@@ -161,7 +161,8 @@ class SPP(Layer):
         return x[1] * sum(2 ** (level * axes) for level in range(self.pyramid_height))
 
     def shapes(self, x):
-        row = (x[0], self._row(x))
+        width = self._row(x)
+        row = (x[0], width)
         return (*row, *(1,) * len(x[2:])) if self.pyramid_height == 1 else row
 
     def scratch(self, x):

@@ -50,7 +50,7 @@ class Weighted(Spatial, abstract=True):
         """The channel axis of x, how many channels there are, how many come out, and in how many groups."""
         axis = canonical_axis(self.axis, len(x))
         outputs, group = self._filters(x[axis])
-        if x[axis] % group or outputs % group:
+        if not group or x[axis] % group or outputs % group:
             raise ShapeError(f"group {group} does not divide {x[axis]} channels into {outputs}")
         return axis, x[axis], outputs, group
 

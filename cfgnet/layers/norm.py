@@ -239,8 +239,7 @@ class Scale(Spanning):
         return (2 if self.bias_term else 1) * size(x)
 
     def joined(self, before, x):
-        per_channel = self.bias_term and self._span(x) == (1, x[1:2])
-        if type(before) is not BatchNorm or before.affine or not per_channel:
+        if type(before) is not BatchNorm or before.affine or not self.bias_term or self._span(x) != (1, x[1:2]):
             return None
         settings = {name: getattr(before, name) for name in ("use_global_stats", "moving_average_fraction", "eps")}
         return self.replaced(BatchNorm, affine=True, filler=self.filler, bias_filler=self.bias_filler, **settings)

@@ -235,6 +235,6 @@ def by_groups(shape: Shape, groups: int | None = None) -> Rows:
     if len(shape) < 2:
         raise ShapeError(f"expected samples x channels ..., got {text(shape)}")
     groups = shape[1] if groups is None else groups
-    if shape[1] % groups:
+    if not groups or shape[1] % groups:
         raise ShapeError(f"num_groups {groups} does not divide the {shape[1]} channels")
     return shape[0], groups, shape[1] // groups, size(shape[2:])

@@ -259,7 +259,7 @@ class Slice(Layer):
         if self.slice_point:
             return self.slice_point
         parts = len(self.outputs or (self.name,))
-        if width % parts:
+        if not width or width % parts:
             raise ShapeError(f"{width} elements on axis {self.axis} cannot be cut into {parts} equal parts")
         return range(width // parts, width, width // parts)
 

@@ -113,16 +113,22 @@ class Lives:
         """Lets outputs, and gradients of inputs, take over the places of what dies with the call that writes them."""
         for time, shaped in enumerate(self.nodes):
             for output, source in pairs(shaped) if time not in self.constants else ():
-                self._take_over(output, source, time, layouts, view=is_view(shaped, layouts))
+                self._take_over(output, source, time, layouts, shaped.node.reads(), view=is_view(shaped, layouts))
         for time, step in enumerate(self.backward, len(self.nodes)):
             for guest, host in gradient_pairs(step, self.nodes[step.node]):
-                self._take_over(guest, host, time, layouts)
+                self._take_over(guest, host, time, layouts, asked(self.nodes[step.node]))
 
-    def _take_over(self, guest: str, host: str, time: int, layouts: frozenset[str], view: bool = False) -> None:
+    def _take_over(
+        self, guest: str, host: str, time: int, layouts: frozenset[str], reads: Sequence[str], view: bool = False
+    ) -> None:
+        """Puts `guest` into the place of `host`, where the call at `time`, which reads those, may write it there."""
         one, other = self.lives.get(guest), self.lives.get(host)
         if not one or not other or one.host:
             return
         why = self._refusal(one, other, time, view)
+        there = [name for name in reads if self.lives[name].root is other.root]
+        if not view and there not in ([], [host]):
+            why = why or f"{host} goes in at another place, too"
         if (plain(guest) in layouts) != (plain(host) in layouts):
             why = why or f"{host} lies in another order"
         if self.tensors[plain(guest)].kind != self.tensors[plain(host)].kind:

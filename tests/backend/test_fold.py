@@ -21,7 +21,7 @@ from cfgnet.prepare import prepare
 
 SHAPE = (6, 4, 3, 5)
 SIZE = 6 * 4 * 3 * 5
-MAPS = ["a + 0.5 * b", "a * (b > 0)", "max(a, b)", "a - c", "b / 2"]
+MAPS = ["a + 0.5 * b", "a * (b > 0)", "max(a, b)", "a - c", "0.5 * b - c", "a * c", "b / 2"]
 SUMS = ["a", "a * b", "(a - c) * (a - c)"]
 
 
@@ -38,7 +38,7 @@ def tiers():
         yield lambda: native.make(3).k
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_chain_computes_what_its_steps_compute_in_turn(data):
     """Arrays lie in one memory, at places that are equal, overlap, or are apart, in rows or with the channels last."""
@@ -48,23 +48,26 @@ def test_a_chain_computes_what_its_steps_compute_in_turn(data):
     steps = []
     for _ in range(draw(st.integers(2, 6))):
         places = [draw(place) for _ in range(3)]
-        small = draw(st.sampled_from([0, SIZE, 5 * SIZE, 5 * SIZE + 2]))
+        small = draw(st.sampled_from([0, SIZE, 5 * SIZE, 5 * SIZE, 5 * SIZE + 2]))
         kind = draw(st.sampled_from(["map", "map", "sum"]))
         formula = draw(st.sampled_from(MAPS if kind == "map" else SUMS))
-        steps.append((kind, formula, places, small, draw(st.booleans()), draw(st.booleans())))
+        kept = draw(st.sampled_from([0, 1, 1]))
+        steps.append((kind, formula, places, small, kept, draw(st.booleans()), draw(st.booleans())))
 
     def recorded(memory):
         recorder = Recorder("test")
-        for kind, formula, places, small, last, add in steps:
+        for kind, formula, places, small, kept, last, add in steps:
             a, b, out = (laid(memory, at, last) for at in places)
-            c = memory[small : small + 4]
-            used = {n: v for n, v in {"a": a, "b": b, "c": c.reshape(1, 4, 1, 1)}.items() if n in formula}
-            if any(overlap(out if kind == "map" else c, v) and not same_place(out, v) for v in used.values()):
+            c = memory[small : small + SHAPE[kept]]
+            column = c.reshape([n if axis == kept else 1 for axis, n in enumerate(SHAPE)])
+            used = {n: v for n, v in {"a": a, "b": b, "c": column}.items() if n in formula}
+            target = out if kind == "map" else column
+            if any(overlap(target, v) and (kind == "sum" or not same_place(target, v)) for v in used.values()):
                 continue  # no kernel by itself would be right
             if kind == "map":
                 recorder.map(formula, out, **used)
             else:
-                recorder.sum(formula, c, (0, 2, 3), add=add, **used)
+                recorder.sum(formula, c, (1 - kept, 2, 3), add=add, **used)
         return recorder.records
 
     for make in tiers():
@@ -75,6 +78,30 @@ def test_a_chain_computes_what_its_steps_compute_in_turn(data):
         for call in k.bound(folded(recorded(together))):
             call()
         np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_sum_over_what_is_still_read_is_no_part_of_the_chain(kept):
+    """In C the sum of a sample is complete before the next sample is computed."""
+    start = np.random.default_rng(5).standard_normal(2 * SIZE + 6).astype(np.float32)
+
+    def recorded(memory):
+        x, y, small = laid(memory, 0, False), laid(memory, SIZE, False), memory[2 * SIZE :]
+        recorder = Recorder("test")
+        recorder.map("x - c", y, x=x, c=small[:4].reshape(1, 4, 1, 1))
+        recorder.sum("y * y", small[: SHAPE[kept]], (1 - kept, 2, 3), y=y)
+        return recorder.records
+
+    for make in tiers():
+        alone, together = start.copy(), start.copy()
+        k = make()
+        for record in recorded(alone):
+            record.bound(k)()
+        _, last = folded(recorded(together))
+        assert last.apart == "its sum lies over what is still read"
+        for call in k.bound(folded(recorded(together))):
+            call()
+        np.testing.assert_allclose(together, alone, rtol=1e-6)
 
 
 def laid(memory, at, last):

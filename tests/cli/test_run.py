@@ -242,3 +242,11 @@ def test_a_trace_leaves_json_alone(capsys):
         main(["run", config, "--feed", "a=1", "--feed", "b=2", "--trace", "--json"])
     printed = capsys.readouterr()
     assert json.loads(printed.out)["values"] == {"d": 3.0} and "forward" in printed.err
+
+
+@pytest.mark.parametrize("more", [[], ["--trace"]])
+def test_what_is_not_finite_is_printed_as_it_is_without_warnings(shell, tmp_path, more):
+    text = "inputs: {x: [3]}\nlayers:\n  - {type: Log, name: y, inputs: x}\n"
+    (tmp_path / "log.yaml").write_text(text, encoding="utf-8")
+    found = shell("run", "log.yaml", "--feed", "x=[-1, 0, 1]", "--backend", "numpy", *more)
+    assert "y = [nan, -inf, 0]" in found.out and not found.err

@@ -1,13 +1,17 @@
 """One table over every layer type and case: what a layer of any type must keep of its promises."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 import cfgnet.layers  # noqa: F401  says where the layer types lie
-from cfgnet.backend import why_not
-from cfgnet.errors import ContractError, ShapeError
+from cfgnet.backend import get_backend, why_not
+from cfgnet.errors import ContractError, Locate, ShapeError
 from cfgnet.gradcheck import check_case
+from cfgnet.graph import TensorType, build
 from cfgnet.layer import Block, Layer, Param, asks
+from cfgnet.plan.shapes import infer
 from cfgnet.ports import Ports
 
 from .rig import Rig, cases, leaves
@@ -194,6 +198,24 @@ def test_the_gpu_computes_the_same(cls, case):
 
 
 # What the class statement itself refuses.
+
+
+ODD = [(), (3,), (1, 1), (4, 5), (0, 3), (2, 3, 4), (2, 0, 3, 3), (2, 3, 4, 5), (2, 3, 4, 5, 6)]
+
+
+@every_case
+def test_whatever_goes_in_there_are_shapes_or_words(cls, case):
+    ports = cls.wiring.inputs
+    names = [f"{port.name}{place}" for port in ports for place in range(2 if port.many else 1)]
+    layer = case.layer(cls).model_copy(update={"name": "layer", "inputs": tuple(names)})
+    kinds = [port.kind if port.kind == "int" else "float" for port in ports for _ in range(2 if port.many else 1)]
+    for shift, at in itertools.product((0, 1, 3), range(len(ODD))):
+        shapes = (ODD[(at + shift * place) % len(ODD)] for place in range(len(names)))
+        inputs = {name: TensorType(shape, kind) for name, shape, kind in zip(names, shapes, kinds, strict=True)}
+        graph, problems = build([layer], "train", inputs)
+        shaped, _, _, more = infer(graph, get_backend("numpy").k, Locate())
+        assert (len(shaped) < len(graph.nodes)) == bool(more) or problems
+        assert not any(word in str(each) for each in more for word in ("Traceback", "None", "object at"))
 
 
 def test_a_class_without_forward_is_refused():

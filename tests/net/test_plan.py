@@ -131,6 +131,25 @@ def test_what_a_loss_keeps_takes_the_place_of_its_input_where_nobody_reads_that_
     assert (planned.plan.places["loss.difference"] == planned.plan.places["h"]) == in_place
 
 
+VIEW = "{type: Reshape, name: rows, inputs: h, shape: [0, 4]}"
+"""It shows the same elements."""
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        ["{type: HuberLoss, name: loss, inputs: [h, data, h]}"],  # the samples' weights are read later
+        [VIEW, "{type: HuberLoss, name: loss, inputs: [rows, data, h]}"],
+        [VIEW, "{type: EuclideanLoss, name: loss, inputs: [rows, h]}"],
+    ],
+)
+def test_nothing_takes_the_place_of_what_its_call_reads_at_another_place_too(layers):
+    plain, planned = (build("{type: Softmax, name: h}", *layers, reuse=reuse) for reuse in (False, True))
+    assert plain.loss == planned.loss
+    (said,) = [each.why for each in planned.plan.decisions if each.subject == "loss.difference"]
+    assert " goes in at another place, too" in said
+
+
 def test_the_channels_lie_last_between_layers_that_like_it_so():
     plan = conv_net(True).plan
     spatial = {"conv1", "norm", "scale", "relu1", "conv2", "sum", "relu2", "lrn", "lrn.s", "pool", "drop", "drop.mask"}

@@ -325,3 +325,9 @@ def test_a_tensor_by_which_is_differentiated_stays():
         assert ("t" in plan.tensors) == stays
         assert wrt[0] in plan.differentiated and wrt[0] in plan.kept
         Net(plan)
+
+
+def test_a_layer_that_could_stand_for_two_is_asked_about_such_only():
+    """The labels that go into Embed have a single axis, and no channels that a Scale could span."""
+    embed = "{type: Embed, name: e, inputs: label, num_output: 4, input_dim: 3}"
+    both(embed, "{type: Scale, name: t, inputs: e, bias_term: true}", SCORE, LOSS)

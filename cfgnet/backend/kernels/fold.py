@@ -291,8 +291,10 @@ def _conflict(earlier: Step, later: Step) -> str:
                 return "it writes over what is still read elsewhere"
         if cross(written, target) and not _meet(earlier, earlier.out, later, later.out):
             return "it writes over other elements"
-    elif earlier.axes is None and cross(written, target):
+    elif cross(written, target):
         return "its sum lies over what was written"
+    elif any(cross(source, target) for source in read):  # parts of a sum are complete before the last block is read
+        return "its sum lies over what is still read"
     return ""
 
 
