@@ -352,8 +352,8 @@ class _Reordered:
             return f"{shaped.node.layer.type_name} stands for two layers"
         if _orders(self.plan, shaped) != _orders(self.theirs, before):
             return "elements lie in another order"
-        if f"{shaped.name} {half}" in self.products and _alike(shaped) != _alike(before):
-            return "the same tensor goes in at several places"
+        if f"{shaped.name} {half}" in self.products and _alike(self.plan, shaped) != _alike(self.theirs, before):
+            return "the same elements go in at several places"
         grads = [self.net.params[key].grad for key in beside]
         sums = self._sums_of(shaped, half)
         return PARTS if any(not any(overlap(array, grad) for grad in grads) for array in sums) else ""
@@ -375,9 +375,10 @@ def _orders(plan: Plan, shaped: Shaped) -> list[bool]:
     return [name in plan.channels_last for name in shaped.tensors]
 
 
-def _alike(shaped: Shaped) -> list[int]:
-    """Of each tensor that a layer reads, the first place where it does: BLAS multiplies x @ x.T in its own way."""
-    return [shaped.node.reads().index(name) for name in shaped.node.reads()]
+def _alike(plan: Plan, shaped: Shaped) -> list[int]:
+    """Of each tensor that a layer reads, the first that lies there, too: BLAS multiplies x @ x.T in its own way."""
+    places = [plan.places[name] for name in shaped.node.reads()]
+    return [places.index(place) for place in places]
 
 
 def _parts(plan: Plan) -> dict[str, list[str]]:

@@ -168,9 +168,10 @@ class Updater:
             yield _Piece(self.params.vector[part], self.params.grads[part], state, mean)
             return
         for key in group.keys:
-            state = {name: views[key] for name, views in self._views.items() if key in views}
-            mean = average[key].value if average else None
-            yield _Piece(self.params[key].value, self.params[key].grad, state, mean)
+            state = {name: _with_an_axis(views[key]) for name, views in self._views.items() if key in views}
+            mean = _with_an_axis(average[key].value) if average else None
+            parameter = self.params[key]
+            yield _Piece(_with_an_axis(parameter.value), _with_an_axis(parameter.grad), state, mean)
 
     # State.
 
@@ -255,6 +256,11 @@ class _Numbers:
             found += [numbers["weight_decay"] * group.decay_mult for group in self._groups]
         found += [numbers[name] for name in self.names]
         self._array[...] = self._xp.asarray(found, self._array.dtype)
+
+
+def _with_an_axis(array: Array) -> Array:
+    """An array of one number without axes as one with an axis, as the numbers of an iteration are."""
+    return array if array.ndim else array.reshape(1)
 
 
 class _UpdateRecorder(Recorder):

@@ -9,6 +9,7 @@ from cfgnet.example import flow
 from cfgnet.graph import TensorType, build
 from cfgnet.layer import Layer
 from cfgnet.plan.shapes import infer
+from cfgnet.solver import Solver
 
 CASES = [
     (cls, {"type": name} | {key: value for key, value in case.given.items() if key in cls.model_fields})
@@ -17,6 +18,8 @@ CASES = [
     for case in cls.cases
 ]
 SAMPLES = [[4, 6, 6], [12], [5, 8], [3, 4, 4]]
+SOLVERS = [*Solver.members()]
+SETTINGS = ["", ", weight_decay: 0.01", ", clip_gradients: 0.5", ", clip_value: 0.1", ", average: {decay: 0.9}"]
 LARGEST = 20_000
 TRIES = 120
 K = get_backend("numpy").k
@@ -43,8 +46,8 @@ class _Net:
                 self.add(*self.drawn.choice(CASES))
         data = f"{{source: synthetic, count: 8, batch_size: 4, inputs: {self.sample}, classification: 3, noise: 0.5}}"
         lines = "".join(f"  - {flow(line)}\n" for line in [*self.lines, *self.objectives()])
-        solver = "solver: {type: SGD, base_lr: 0.01, momentum: 0.9, weight_decay: 0.01}\ntrain: {max_iter: 2}\n"
-        return f"data: {{train: {data}, test: {data}}}\nlayers:\n{lines}{solver}"
+        solver = f"{{type: {self.drawn.choice(SOLVERS)}, base_lr: 0.01{self.drawn.choice(SETTINGS)}}}"
+        return f"data: {{train: {data}, test: {data}}}\nlayers:\n{lines}solver: {solver}\ntrain: {{max_iter: 2}}\n"
 
     def add(self, cls, settings) -> None:
         """A layer of a type, if it fits what it is given to read."""

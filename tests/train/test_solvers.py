@@ -25,9 +25,11 @@ SLOTS = [
     Slot("conv.weight", (4, 3, 3, 2), Gaussian(std=0.5), turned=True),
     Slot("scale.scale", (3,), Gaussian(std=0.5), decay_mult=0.5),
     Slot("zero.bias", (4,), Constant()),
+    Slot("beta", (), Constant(value=1.5)),
     Slot("frozen.weight", (3,), Gaussian(), trainable=False),
 ]
-"""Parameters in three groups; one lies in memory as convolutions have it, and one starts at zero."""
+"""Parameters in three groups; one lies in memory as convolutions have it, one starts at zero, and one is a number."""
+TRAINED = [slot for slot in SLOTS if slot.trainable]
 
 
 # The algorithms: generators that are sent a gradient and the numbers of the iteration, and give the next weights.
@@ -362,7 +364,7 @@ def test_a_gradient_is_clipped_by_value_before_it_is_divided(backend):
     params, updater = rig(made("SGD", base_lr=1.0, clip_value=0.5, iter_size=4), backend, "float32")
     start = params.to_host()
     run(params, updater, [0])
-    for slot in SLOTS[:5]:
+    for slot in TRAINED:
         expected = start[slot.key] - slot.lr_mult * np.clip(gradients(0)[slot.key], -0.5, 0.5) / 4
         np.testing.assert_allclose(params[slot.key].value, expected, rtol=1e-6, atol=1e-6)
 
@@ -371,9 +373,9 @@ def test_the_norm_that_is_clipped_is_that_of_all_trained_parameters():
     params, updater = rig(made("SGD", base_lr=1.0, clip_gradients=2.0))
     start = params.to_host()
     run(params, updater, [0])
-    trained = {slot.key: gradients(0)[slot.key] for slot in SLOTS[:5]}
+    trained = {slot.key: gradients(0)[slot.key] for slot in TRAINED}
     norm = np.sqrt(sum((g**2).sum() for g in trained.values()))
-    for slot in SLOTS[:5]:
+    for slot in TRAINED:
         expected = start[slot.key] - slot.lr_mult * trained[slot.key] * 2.0 / norm
         np.testing.assert_allclose(params[slot.key].value, expected, rtol=1e-12)
 
