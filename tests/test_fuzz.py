@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import time
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from cfgnet.cli.check import examined
 from cfgnet.errors import CfgnetError, SpecError
 from cfgnet.prepare import prepare
 
-SECONDS = 60.0
-"""CPU time that one configuration may take at most: what goes on for ever is no matter of the machine."""
 TIMES = 1
 """Set it to 20 for a long run."""
 BASE = """\
@@ -143,12 +140,10 @@ def mutated(draw: st.DrawFn, text: str = BASE) -> str:
 
 def load_and_prepare(text: str) -> None:
     """Does what `cfgnet check` does; whatever is raised but CfgnetError passes."""
-    start = time.thread_time()
     with contextlib.suppress(CfgnetError):
         spec = cfgnet.loads(text)
         assert cfgnet.loads(spec.to_yaml()) == spec
         examined(spec, prepare(spec, get_backend("numpy")))
-    assert time.thread_time() - start < SECONDS
 
 
 def test_the_base_of_the_mutations_is_right() -> None:
@@ -268,11 +263,9 @@ PIECES = (
 @examples(500)
 @given(st.text(max_size=40) | st.lists(st.sampled_from(PIECES.split(" ")), max_size=12).map(" ".join))
 def test_any_formula_has_a_value_or_is_refused(text: str) -> None:
-    start = time.thread_time()
     with contextlib.suppress(formula.FormulaError):
         value = formula.evaluate(text, {"x": 3, "y": 0.5, "z": "text", "w": [1], "v": None}.__getitem__)
         assert value is None or isinstance(value, int | float | str | list)
-    assert time.thread_time() - start < SECONDS
 
 
 @pytest.mark.parametrize(
