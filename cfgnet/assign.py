@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from cfgnet.backend import Backend
 from cfgnet.backend.kernels import Recorder
 from cfgnet.backend.kernels.base import Call
 from cfgnet.errors import Problem, ShapeError
-from cfgnet.explain import ADVISED, did_you_mean, listed
+from cfgnet.explain import instead
 from cfgnet.layer import Shape, text
 from cfgnet.plan import Plan
 from cfgnet.symbolic.compile import RESULT, Compiled, compiled
@@ -50,14 +50,11 @@ def assignments(assign: Mapping[str, str], plan: Plan) -> tuple[list[Assignment]
     """What is assigned in the net of a plan, in the order in which it is written, and what is wrong with it."""
     params = by_name(plan)
     found, problems = list[Assignment](), list[Problem]()
-
-    def advice(name: str, known: Collection[str]) -> str:
-        return did_you_mean(name, known, listed("there are", known)) if len(problems) < ADVISED else ""
-
     for target, formula in assign.items():
         path = ("assign", target)
         if target not in params:
-            problems.append(Problem(f"there is no parameter {target!r}", advice(target, params), path, on_key=True))
+            hint = instead(problems, target, lambda: params)
+            problems.append(Problem(f"there is no parameter {target!r}", hint, path, on_key=True))
             continue
         shapes: dict[str, Shape] = {}
         for name in names(parse(formula)):
@@ -66,7 +63,7 @@ def assignments(assign: Mapping[str, str], plan: Plan) -> tuple[list[Assignment]
             elif name in plan.tensors:
                 shapes[name] = plan.tensors[name].shape or ()
             else:
-                hint = advice(name, [*params, *plan.tensors])
+                hint = instead(problems, name, lambda: [*params, *plan.tensors])
                 problems.append(Problem(f"{target}: there is no parameter or tensor {name!r}", hint, path))
         if len(shapes) < len(names(parse(formula))):
             continue

@@ -10,7 +10,7 @@ import difflib
 import functools
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ LISTED = 50
 ENDS = 10
 """How many steps a message keeps of either end of a way that is too long to be shown."""
 ADVISED = 100
-"""How many mistakes of a kind are told apart from what may have been meant, which takes time with each."""
+"""How many mistakes are told with what may have been meant; behind so many nobody reads on."""
 
 _UNION_TAGS = {"str", "int", "float", "bool", "constrained-int", "constrained-str", "constrained-float"}
 _EXPECTED = {
@@ -231,6 +231,17 @@ def listed(what: str, names: Iterable[str]) -> str:
     more = [f"and {len(names) - LISTED:,} more"] if len(names) > LISTED else []
     text = ", ".join([*names[:LISTED], *more]) or "none"
     return "\n".join(textwrap.wrap(f"{what}: {text}", 100, subsequent_indent="  "))
+
+
+def instead(told: Sized, name: str, choices: Callable[[], Iterable[str]], what: str = "there are") -> str:
+    """What is probably meant by a name, or all that it could be; nothing where so much is `told` that nobody reads on.
+
+    To compare a name with all choices takes time, which would grow with the mistakes and with the choices.
+    """
+    if len(told) >= ADVISED:
+        return ""
+    names = list(choices())
+    return did_you_mean(name, names, listed(what, names))
 
 
 def abridged(steps: Sequence[str]) -> Sequence[str]:

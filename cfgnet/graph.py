@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from cfgnet.errors import Locate, Path, Problem, ShapeError
-from cfgnet.explain import ADVISED, abridged, did_you_mean, listed
+from cfgnet.explain import abridged, did_you_mean, instead, listed
 from cfgnet.layer import Block, Kind, Layer, Shape, asks
 from cfgnet.ordering import circles, running_order
 from cfgnet.ports import Port
@@ -307,9 +307,9 @@ class _Builder:
         if inputs and name in inputs:  # once, at the block, whose part this may be
             layer, position = self.written[index], inputs.index(name)
         message = f"{layer.name}: there is no tensor {name!r}"
-        self.complain((index, "inputs", position), message, self.instead(name, layer))
+        self.complain((index, "inputs", position), message, self.missing(name, layer))
 
-    def instead(self, name: str, layer: Layer) -> str:
+    def missing(self, name: str, layer: Layer) -> str:
         """What to do about a tensor that a layer reads, and nobody writes."""
         if name in self.elsewhere:
             only = self.elsewhere[name].phase
@@ -323,10 +323,10 @@ class _Builder:
             return f"the layer {name} names its outputs itself: {outputs}" if outputs else f"{name} has no output"
         if "," in name:
             return f"a list stands in brackets: [{name}]"
-        if len(self.problems) >= ADVISED:
-            return ""
-        known = [*(self.inputs or {}), *(made for made, (_, other) in self.made.items() if other is not layer)]
-        return did_you_mean(name, known, listed("there are", known))
+        made = self.made.items()
+        return instead(
+            self.problems, name, lambda: [*(self.inputs or {}), *(n for n, (_, by) in made if by is not layer)]
+        )
 
     def default_inputs(self, index: int, layer: Layer, previous: str | None) -> tuple[str, ...] | None:
         if layer.type_name == "?":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path as FilePath
 
 from cfgnet import yamlio
@@ -16,7 +17,7 @@ from cfgnet.assign import assignments, read_by
 from cfgnet.backend import Backend, get_backend
 from cfgnet.data import Batches, Records, Source
 from cfgnet.errors import DataError, Locate, Problem, SpecError
-from cfgnet.explain import ADVISED, did_you_mean, listed
+from cfgnet.explain import instead
 from cfgnet.graph import TensorType, build
 from cfgnet.layer import Layer, text
 from cfgnet.plan import Plan, make_plan
@@ -152,15 +153,18 @@ def _unshared(layers: Sequence[Layer]) -> list[Problem]:
         share, other = layer.share, known.get(layer.share or "")
         if share is None or (other and other is not layer and type(other) in (type(layer), Unknown)):
             continue
-        hint = ""
-        if len(problems) < ADVISED:
-            names = [name for name, each in known.items() if type(each) is type(layer) and each is not layer]
-            hint = did_you_mean(share, names, listed(f"of type {layer.type_name} there are", names))
+        alike = partial(_alike, layer, known)
+        hint = instead(problems, share, alike, f"of type {layer.type_name} there are")
         message = f"{layer.name}: there is no other layer {share!r} whose parameters it could have"
         if other and other is not layer:
             message = f"{layer.name}: {share!r} is of type {other.type_name}, and it would have the parameters of that"
         problems.append(Problem(message, hint, ("layers", index, "share")))
     return problems
+
+
+def _alike(layer: Layer, known: Mapping[str, Layer]) -> list[str]:
+    """The names of the other layers of a layer's type."""
+    return [name for name, each in known.items() if type(each) is type(layer) and each is not layer]
 
 
 def _types(batches: Batches, count: int) -> dict[str, TensorType]:
@@ -175,15 +179,12 @@ def _unmatched(prepared: Prepared, solver: Solver | None) -> list[Problem]:
     keys = list(prepared.plans["train"].slots)
     shorter = [name for key in keys for name in (f"*.{key.rpartition('.')[2]}", key.rpartition(".")[0])]
     names = list(dict.fromkeys([*keys, *shorter]))
-    wrong = [(pattern, path) for pattern, path in solver.patterns() if not any(matches(pattern, key) for key in keys)]
-    return [
-        Problem(
-            f"no parameter matches {pattern!r}",
-            did_you_mean(pattern, names, listed("there are", keys)) if at < ADVISED else "",
-            path,
-        )
-        for at, (pattern, path) in enumerate(wrong)
-    ]
+    problems = list[Problem]()
+    for pattern, path in solver.patterns():
+        if not any(matches(pattern, key) for key in keys):
+            hint = instead(problems, pattern, lambda: names)
+            problems.append(Problem(f"no parameter matches {pattern!r}", hint, path))
+    return problems
 
 
 def _unequal(prepared: Prepared) -> list[Problem]:

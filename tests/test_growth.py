@@ -193,3 +193,10 @@ def test_layers_in_place_of_one_another_may_be_thousands() -> None:
     plan = prepare(spec, get_backend("numpy"), reuse=True).plans["train"]
     assert len(plan.nodes) == 3002
     assert plan.memory.tensors < 0.7 * plan.memory.apart
+
+
+def test_that_there_may_be_more_than_very_many_mistakes_is_said() -> None:
+    with pytest.raises(SpecError) as error:
+        cfgnet.loads(WRONG["no such variables"](3 * ADVISED))
+    *told, last = error.value.problems
+    assert len(told) == ADVISED and "there may be more" in last.message

@@ -97,7 +97,8 @@ class Reader:
         mark = self.document.locate(source, on_key)
         self.document.problems.append(Problem(message, hint, source, on_key, mark, names.uses))
         if len(self.document.problems) >= ADVISED:
-            raise SpecError(self.document.problems)
+            more = Problem(f"there may be more mistakes than these {ADVISED}", "they show when these are corrected")
+            raise SpecError([*self.document.problems, more])
 
     def count(self, values: int, made: int, source: Path, names: Names) -> None:
         """Counts what is made; SpecError, because there is no going on, if it is too much."""

@@ -35,8 +35,6 @@ EDGE_KINDS: dict[EdgeKind, str] = {
     "saved": "tensor that backward reads",
     "next": "what a state is at the next step",
 }
-
-
 Lines = tuple[str, ...]
 
 
@@ -84,7 +82,7 @@ class Picture:
 def picture(plan: Plan, title: str, *, backward: bool = False) -> Picture:
     """The forward graph of a plan, or with `backward` that and the gradient graph together."""
     seeds = {name: (f"d({name}) = {weight:g}",) for name, weight in plan.seeds.items()}
-    return _picture(title, _Forward(plan), seeds, plan.backward if backward else ())
+    return _picture(title, _Forward(plan, "", {}, {}), seeds, plan.backward if backward else ())
 
 
 def _picture(title: str, forward: _Forward, seeds: Mapping[str, Lines], backward: Sequence[Backward]) -> Picture:
@@ -119,9 +117,7 @@ def _inside(shaped: Shaped, inside: Inside, prefix: str, step: Backward | None) 
 class _Forward:
     """The nodes and edges of the layers."""
 
-    def __init__(
-        self, layers: Layers, prefix: str = "", origins: Mapping[str, str] = {}, becomes: Mapping[str, str] = {}
-    ):
+    def __init__(self, layers: Layers, prefix: str, origins: Mapping[str, str], becomes: Mapping[str, str]):
         self.layers, self.prefix = layers, prefix
         self.origins, self.becomes = origins, becomes
         self.writer = {name: self.key("i", name) for name in layers.graph.inputs}

@@ -35,7 +35,7 @@ class Slot:
 
 
 class Layers(Protocol):
-    """Layers inside a layer: their graph, shapes and parameters."""
+    """Layers of a plan, or inside a layer: their graph, shapes and parameters."""
 
     @property
     def graph(self) -> Graph: ...

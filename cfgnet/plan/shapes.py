@@ -18,7 +18,7 @@ from cfgnet.solver import Solver, Treatment
 MAX_ELEMENTS = 1 << 48
 MAX_CHAINS = 3
 """How many inputs of a layer are followed back to the data when it does not fit."""
-MAX_ADVISED = 10
+MAX_REPAIRS = 10
 """For how many layers that do not fit a change is looked for."""
 
 
@@ -31,8 +31,8 @@ def infer(
     """
     inference = _Inference(graph, k, locate, solver, known)
     shaped = [result for node in graph.nodes if (result := inference.node(node))]
-    problems = [_advised(problem, inference, try_out(k)) for problem in inference.problems[:MAX_ADVISED]]
-    problems += inference.problems[MAX_ADVISED:]
+    problems = [_advised(problem, inference, try_out(k)) for problem in inference.problems[:MAX_REPAIRS]]
+    problems += inference.problems[MAX_REPAIRS:]
     return shaped, inference.tensors, inference.slots, problems
 
 

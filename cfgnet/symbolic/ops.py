@@ -17,7 +17,7 @@ import numpy as np
 
 from cfgnet.errors import ShapeError
 from cfgnet.layer import Shape, broadcast, canonical_axis, every_axis, size, text
-from cfgnet.symbolic.expr import Expr, Maker, Setting, in_order
+from cfgnet.symbolic.expr import Expr, Maker, in_order
 
 Gradient = Callable[[Maker, Expr, Expr], tuple[Expr | None, ...]]
 Index = tuple[Any, ...]
@@ -130,15 +130,13 @@ def _logsumexp(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _logsumexp_gradient(maker: Maker, y: Expr, dy: Expr) -> tuple[Expr, ...]:
-    """dy * softmax(x), which is more exact than exp(x - y) where x is large."""
+    """dy * exp(x - y); along a single axis that is dy * softmax(x), which is more exact where x is large."""
     (x,) = y.args
     axes = axes_of(maker.shape(x), y.setting("axis"))
     if len(axes) == 1:
         part = maker.make("softmax", x, axis=axes[0])
     else:
-        along: dict[str, Setting] = {"axis": axes, "keepdims": True}
-        lifted = maker.make("exp", maker.make("subtract", x, maker.make("max", x, **along)))
-        part = maker.make("divide", lifted, maker.make("sum", lifted, **along))
+        part = maker.make("exp", maker.make("subtract", x, kept(maker, y, y)))
     return (maker.make("multiply", part, kept(maker, y, dy)),)
 
 
